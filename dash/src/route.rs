@@ -1,0 +1,192 @@
+//! From a request to its page.
+
+use agent_gate_store::record::{Body, Record};
+use agent_gate_store::{Error, Id, Reader};
+
+use crate::http::{Request, Response};
+use crate::pages::{exchange, index, message};
+use crate::server::Site;
+use crate::{guard, live};
+
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+const STYLE: &str = include_str!("assets/style.css");
+const SCRIPT: &str = include_str!("assets/app.js");
+const ICON: &str = include_str!("assets/icon.svg");
+
+/// What a target asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Route {
+    Index(index::View),
+    Exchange(Id),
+    Body(Id, Side),
+    ApiExchanges { after: u64, run: Option<Id> },
+    ApiRuns,
+    Asset(&'static str, &'static str),
+}
+
+/// Which body of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Request,
+    Response,
+}
+
+/// Answers a request.
+pub(crate) fn answer(request: &Request, site: &Site) -> Response {
+    if let Err(refusal) = guard::check(request, site.address.port()) {
+        return refusal;
+    }
+    let Some(route) = route(&request.target) else { return not_found() };
+    match show(&route, site) {
+        Ok(Some(response)) => response,
+        Ok(None) => not_found(),
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn show(route: &Route, site: &Site) -> Result<Option<Response>, Error> {
+    let open = || Reader::open(&site.layout);
+    let response = match route {
+        Route::Asset(content_type, text) => Response::new(200, content_type, text.as_bytes()),
+        Route::Index(view) => html(200, index::page(&open()?, *view)?),
+        Route::ApiRuns => json(index::runs_json(&open()?)?),
+        Route::ApiExchanges { after, run } => match site.live.wait_past(*after) {
+            Ok(()) => json(index::changes_json(&open()?, *after, *run)?),
+            Err(live::Busy) => {
+                Response::text(503, "too many pages are open").with("Retry-After", "5")
+            }
+        },
+        Route::Exchange(id) => match exchange::page(&open()?, *id)? {
+            Some(page) => html(200, page),
+            None => return Ok(None),
+        },
+        Route::Body(id, side) => return download(&open()?, *id, *side),
+    };
+    Ok(Some(response))
+}
+
+fn download(reader: &Reader, id: Id, side: Side) -> Result<Option<Response>, Error> {
+    let Some(exchange) = reader.exchange(id)? else { return Ok(None) };
+    let (record, name) = match side {
+        Side::Request => (exchange.request, "request"),
+        Side::Response => (exchange.response, "response"),
+    };
+    let Some(body) = record.as_ref().and_then(body_of) else { return Ok(None) };
+    let name = format!("{id}-{name}.bin");
+    Ok(Some(Response::download(&name, reader.body(body)?, body.kept_bytes())))
+}
+
+fn body_of<'r>(record: &'r Record<'_>) -> Option<&'r Body<'r>> {
+    match record {
+        Record::Request(request) => Some(&request.body),
+        Record::Response(response) => Some(&response.body),
+        _ => None,
+    }
+}
+
+fn html(status: u16, page: String) -> Response {
+    Response::new(status, HTML, page.into_bytes())
+}
+
+fn json(text: String) -> Response {
+    Response::new(200, JSON, text.into_bytes())
+}
+
+fn not_found() -> Response {
+    html(404, message::page("Not found", "There is no such page, or no such record any more."))
+}
+
+fn unreadable(error: &Error) -> Response {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    html(503, message::page("The records cannot be read", &text))
+}
+
+/// The route of an origin-form target; none for an unknown path or a malformed value.
+fn route(target: &str) -> Option<Route> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let parts: Vec<_> = path.strip_prefix('/')?.split('/').collect();
+    Some(match parts[..] {
+        [""] => {
+            Route::Index(index::View { run: value(query, "run")?, before: value(query, "before")? })
+        }
+        ["exchange", id] => Route::Exchange(id.parse().ok()?),
+        ["body", id, "request"] => Route::Body(id.parse().ok()?, Side::Request),
+        ["body", id, "response"] => Route::Body(id.parse().ok()?, Side::Response),
+        ["api", "exchanges"] => Route::ApiExchanges {
+            after: value(query, "after")?.unwrap_or_default(),
+            run: value(query, "run")?,
+        },
+        ["api", "runs"] => Route::ApiRuns,
+        ["assets", "style.css"] => Route::Asset("text/css; charset=utf-8", STYLE),
+        ["assets", "app.js"] => Route::Asset("text/javascript; charset=utf-8", SCRIPT),
+        ["assets", "icon.svg"] | ["favicon.ico"] => Route::Asset("image/svg+xml", ICON),
+        _ => return None,
+    })
+}
+
+/// The value of that parameter: `Some(None)` when absent or empty, none when malformed. Ids and
+/// numbers need no percent-decoding.
+fn value<T: std::str::FromStr>(query: &str, name: &str) -> Option<Option<T>> {
+    let found = query
+        .split('&')
+        .filter_map(|parameter| parameter.split_once('='))
+        .find(|parameter| parameter.0 == name);
+    match found {
+        None | Some((_, "")) => Some(None),
+        Some((_, value)) => value.parse().ok().map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_and_their_routes() {
+        let id = Id::new();
+        let run = Some(id);
+        let at = |text: &str| route(&text.replace("ID", &id.to_string()));
+        assert_eq!(at("/"), Some(Route::Index(index::View { run: None, before: None })));
+        assert_eq!(at("/?run=ID&x=1"), Some(Route::Index(index::View { run, before: None })));
+        assert_eq!(
+            at("/?before=ID&run="),
+            Some(Route::Index(index::View { run: None, before: run }))
+        );
+        assert_eq!(at("/exchange/ID"), Some(Route::Exchange(id)));
+        assert_eq!(at("/body/ID/response"), Some(Route::Body(id, Side::Response)));
+        assert_eq!(at("/api/exchanges"), Some(Route::ApiExchanges { after: 0, run: None }));
+        assert_eq!(
+            at("/api/exchanges?after=7&run=ID"),
+            Some(Route::ApiExchanges { after: 7, run })
+        );
+        for unknown in [
+            "",
+            "//",
+            "/x",
+            "/exchange",
+            "/exchange/",
+            "/exchange/x",
+            "/exchange/ID/",
+            "/exchange/ID/x",
+            "/body/ID",
+            "/body/ID/both",
+            "/?run=x",
+            "/?before=../..",
+            "/api/exchanges?after=-1",
+            "/assets/../lib.rs",
+            "/assets/%2e%2e",
+            "/exchange/%00",
+            "/api",
+            "/é",
+        ] {
+            assert_eq!(at(unknown), None, "{unknown}");
+        }
+    }
+}

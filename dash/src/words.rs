@@ -1,0 +1,112 @@
+//! Numbers, times and outcomes as people read them.
+
+use agent_gate_store::Timestamp;
+use agent_gate_store::record::{Outcome, RefusedBy};
+
+/// `512 B`, `1.5 KB`, `20 MB`: powers of 1000, at most three digits.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut unit = 0;
+    let mut tenths = count / 100;
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1000;
+        unit += 1;
+    }
+    let name = UNITS[unit];
+    if tenths < 100 {
+        format!("{}.{} {name}", tenths / 10, tenths % 10)
+    } else {
+        format!("{} {name}", tenths / 10)
+    }
+}
+
+/// `840 µs`, `12 ms`, `3.4 s`, `2 min 5 s`.
+pub(crate) fn duration(us: u64) -> String {
+    let ms = us / 1000;
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{ms} ms"),
+        1_000_000..60_000_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+/// The time of day in UTC to the millisecond; with the day when it is not today. The script of the
+/// page turns it into the reader's own zone.
+pub(crate) fn time(at: Timestamp, now: Timestamp) -> String {
+    let (at, now) = (at.to_string(), now.to_string());
+    // RFC 3339: `2026-01-02T03:04:05.678901Z`.
+    let day = at.get(..10).unwrap_or_default();
+    let clock = at.get(11..23).unwrap_or_default();
+    if now.starts_with(day) { clock.to_owned() } else { format!("{day} {clock}") }
+}
+
+/// The end of an id, enough to tell it from the ones near it.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(id.len().saturating_sub(6)..).unwrap_or(id)
+}
+
+/// How it ended, in words.
+pub(crate) fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Complete => "complete",
+        Outcome::CutByClient => "cut by client",
+        Outcome::CutByOrigin => "cut by origin",
+        Outcome::NameUnknown => "name unknown",
+        Outcome::Unreachable => "unreachable",
+        Outcome::OriginTlsFailed => "TLS with origin failed",
+        Outcome::ClientTlsFailed => "TLS with client failed",
+        Outcome::ClientClosedEarly => "client closed early",
+        Outcome::OriginBroken => "origin broke HTTP",
+        Outcome::ClientBroken => "client broke HTTP",
+        Outcome::AddressRefused => "address refused",
+        Outcome::RecordingStopped => "recording stopped",
+        Outcome::GateStopped => "gate stopped",
+    }
+}
+
+/// What refused it, in words.
+pub(crate) fn refused_by(by: RefusedBy) -> &'static str {
+    match by {
+        RefusedBy::Denylisted => "on the denylist",
+        RefusedBy::HostNotAllowlisted => "not on the allowlist",
+        RefusedBy::AddressRefused => "address refused",
+        RefusedBy::UnknownProtocol => "unknown protocol",
+        RefusedBy::BadRequest => "bad request",
+        RefusedBy::RecordingStopped => "recording stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_at_most_three_digits() {
+        for (count, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 KB"),
+            (1549, "1.5 KB"),
+            (20_000, "20 KB"),
+            (999_999, "999 KB"),
+            (1_000_000, "1.0 MB"),
+            (5_300_000_000, "5.3 GB"),
+            (u64::MAX, "18446 PB"),
+        ] {
+            assert_eq!(bytes(count), shown, "{count}");
+        }
+    }
+
+    #[test]
+    fn durations_take_the_unit_that_fits() {
+        for (us, shown) in
+            [(840, "840 µs"), (12_900, "12 ms"), (3_450_000, "3.4 s"), (125_000_000, "2 min 5 s")]
+        {
+            assert_eq!(duration(us), shown);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The data plane: everything between an accepted connection and the records it leaves behind.
+//!
+//! `net` is all that waits; `proto` turns bytes into messages and back without I/O; `policy` says
+//! what passes; `cert` makes certificates. This crate knows nothing of SQL, HTML, the jail,
+//! options or environment.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod config;
+pub mod resolve;
+
+mod cert;
+mod engine;
+mod error;
+mod limits;
+mod net;
+mod policy;
+mod proto;
+mod upstream_trust;
+
+pub use config::{Config, Driver, Listener, RunSettings};
+pub use engine::Engine;
+pub use error::Error;
+pub use resolve::ResolveRule;

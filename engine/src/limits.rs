@@ -1,0 +1,108 @@
+//! Every bound of the data plane, with its unit and its reason.
+
+use std::time::Duration;
+
+/// A request or response head, in bytes. Servers commonly allow 8–64 KiB; agents send cookies and
+/// tokens of several KiB, and nothing legitimate was seen near this.
+pub(crate) const HEAD_BYTES_MAX: usize = 256 * 1024;
+
+/// Field lines in a head or trailer section that are parsed without touching the heap.
+pub(crate) const FIELDS_INLINE: usize = 64;
+
+/// Field lines in a head at most.
+pub(crate) const FIELDS_MAX: usize = 1024;
+
+/// A chunk-size line (size and extensions) or the trailer section of a chunked body, in bytes.
+pub(crate) const CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
+
+/// A client hello, in bytes: the largest record a peer may send, twice (it may be split).
+pub(crate) const CLIENT_HELLO_BYTES_MAX: usize = 2 * (16 * 1024 + 5);
+
+/// The first read buffer of a connection, in bytes: an idle connection holds no more than this.
+pub(crate) const READ_BYTES_MIN: usize = 2 * 1024;
+
+/// The largest read buffer, in bytes; reads that come back full grow towards it.
+pub(crate) const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// How much may be staged for one write before it is flushed, in bytes.
+pub(crate) const WRITE_BYTES_MAX: usize = 64 * 1024;
+
+/// A body up to this size stays in its record; a larger one goes to a side file, in bytes.
+pub(crate) const BODY_INLINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The pieces in which a side file is handed to the writer, in bytes.
+pub(crate) const SIDE_PIECE_BYTES: usize = 256 * 1024;
+
+/// Interim (1xx) responses before one final one.
+pub(crate) const INTERIM_MAX: usize = 32;
+
+/// Minted leaf configurations a worker keeps.
+pub(crate) const LEAVES_MAX: usize = 1024;
+
+/// After this a leaf is minted anew, well before it ends.
+pub(crate) const LEAF_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The client's TLS handshake, or its first bytes after a CONNECT.
+pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// One TCP connection attempt to one address.
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The next address is tried beside the pending one after this (RFC 8305, section 8).
+pub(crate) const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+
+/// Looking up a name.
+pub(crate) const RESOLVE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long an answer of the system's resolver is used again.
+pub(crate) const RESOLVE_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// Answers of the system's resolver a worker keeps.
+pub(crate) const RESOLVED_NAMES_MAX: usize = 1024;
+
+/// Threads that look up names at once; `getaddrinfo` blocks for as long as a server is silent.
+pub(crate) const RESOLVER_THREADS_MAX: usize = 16;
+
+/// The origin's TLS handshake.
+pub(crate) const ORIGIN_TLS_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// An idle upstream connection is kept for this long. Origins commonly close after 60 s or more.
+pub(crate) const POOL_IDLE_MAX: Duration = Duration::from_secs(50);
+
+/// An idle upstream connection takes a request that must not be sent twice only while it is this
+/// fresh: no origin closes so soon, so the race "closed just as we wrote" does not arise.
+pub(crate) const POOL_IDLE_MAX_UNSAFE: Duration = Duration::from_secs(2);
+
+/// Idle upstream connections a worker keeps in all, and for one origin.
+pub(crate) const POOL_CONNECTIONS_MAX: usize = 256;
+/// See [`POOL_CONNECTIONS_MAX`].
+pub(crate) const POOL_CONNECTIONS_PER_ORIGIN_MAX: usize = 16;
+
+/// After an answer to a half-sent request, what the client still sends is read and dropped for
+/// this long, so that a reset does not overtake the answer (RFC 9112, section 9.6).
+pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// When a run ends, its exchanges whose request is still on its way have this long to send it.
+pub(crate) const DETACH_GRACE: Duration = Duration::from_secs(2);
+
+/// Names that one run may have looked up; the oldest are forgotten beyond it.
+pub(crate) const SYNTHETIC_NAMES_MAX: usize = 65_536;
+
+/// Submission entries of a worker's ring; the smaller one is tried when locked memory is short.
+pub(crate) const RING_ENTRIES: [u32; 2] = [1024, 256];
+
+const _: () = assert!(READ_BYTES_MIN < READ_BYTES_MAX);
+const _: () = assert!(SIDE_PIECE_BYTES <= BODY_INLINE_BYTES_MAX);
+const _: () = assert!(FIELDS_INLINE < FIELDS_MAX);
+
+/// A DNS message over UDP or TCP, in bytes: queries are far smaller.
+pub(crate) const DNS_BYTES_MAX: usize = 4096;
+
+/// When the gate stops, flows have this long to write their records.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// How often idle upstream connections are looked through for those to close.
+pub(crate) const POOL_EXPIRY_PERIOD: Duration = Duration::from_secs(10);
+
+/// After an accept that failed for want of descriptors or memory, the next one waits this long.
+pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(20);

@@ -1,0 +1,140 @@
+//! A body as it passes: counted, hashed, and kept, in memory while small, else in a side file.
+
+use agent_gate_store::Recorder;
+use agent_gate_store::record::{Body, Hash, Kept};
+use agent_gate_store::recorder::{SideFile, Stopped};
+
+use crate::limits::{BODY_INLINE_BYTES_MAX, SIDE_PIECE_BYTES};
+
+/// One body under way.
+pub(super) struct Capture {
+    recorder: Recorder,
+    /// How much is kept at most.
+    bytes_max: u64,
+    /// All bytes so far.
+    bytes: u64,
+    /// What is kept in memory: all of a small body, or what a side file has yet to get.
+    memory: Vec<u8>,
+    large: Option<Box<Large>>,
+}
+
+/// A body that outgrew its record.
+struct Large {
+    /// Of all bytes.
+    hasher: blake3::Hasher,
+    /// Where what is kept goes; `None` once the bound was reached.
+    file: Option<SideFile>,
+    /// Bytes in the file.
+    file_bytes: u64,
+    /// Hash of the file, once the bound was reached.
+    file_hash: Option<Hash>,
+}
+
+impl Capture {
+    pub(super) fn new(recorder: Recorder, bytes_max: u64) -> Self {
+        Self { recorder, bytes_max, bytes: 0, memory: Vec::new(), large: None }
+    }
+
+    /// Makes room for a body whose length is known.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        let inline_max = BODY_INLINE_BYTES_MAX as u64;
+        if let Ok(bytes) = usize::try_from(bytes.min(self.bytes_max).min(inline_max)) {
+            self.memory.reserve_exact(bytes);
+        }
+    }
+
+    /// Takes the next bytes of the body.
+    pub(super) fn push(&mut self, data: &[u8]) {
+        self.bytes += data.len() as u64;
+        match &mut self.large {
+            Some(large) if large.file.is_none() => {
+                large.hasher.update(data);
+            }
+            _ => self.memory.extend_from_slice(data),
+        }
+    }
+
+    /// Whether [`Self::spill`] has something to do.
+    pub(super) fn is_full(&self) -> bool {
+        match &self.large {
+            None => {
+                self.memory.len() > BODY_INLINE_BYTES_MAX
+                    || self.memory.len() as u64 > self.bytes_max
+            }
+            Some(_) => self.memory.len() >= SIDE_PIECE_BYTES,
+        }
+    }
+
+    /// Hands what has gathered to the side file; waits while the recorder is busy.
+    pub(super) async fn spill(&mut self) -> Result<(), Stopped> {
+        let recorder = &self.recorder;
+        let large = self.large.get_or_insert_with(|| {
+            Box::new(Large {
+                hasher: blake3::Hasher::new(),
+                file: Some(recorder.side_file()),
+                file_bytes: 0,
+                file_hash: None,
+            })
+        });
+        let Some(file) = &large.file else { return Ok(()) };
+        let memory = std::mem::take(&mut self.memory);
+        let room = self.bytes_max - large.file_bytes;
+        let (kept, over) =
+            memory.split_at(memory.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
+        large.hasher.update(kept);
+        large.file_bytes += kept.len() as u64;
+        if !kept.is_empty() {
+            let permit = self.recorder.reserve(kept.len()).await?;
+            permit.piece(file, kept.to_vec());
+        }
+        if large.file_bytes == self.bytes_max {
+            let hash = Hash(*large.hasher.finalize().as_bytes());
+            large.file_hash = Some(hash);
+            if let Some(file) = large.file.take() {
+                file.finish(hash);
+            }
+            large.hasher.update(over);
+        }
+        Ok(())
+    }
+
+    /// Makes the body ready for its record: after this, [`Self::body`] tells it.
+    pub(super) async fn settle(&mut self) -> Result<(), Stopped> {
+        if self.large.is_none() && !self.is_full() {
+            return Ok(());
+        }
+        self.spill().await?;
+        if let Some(large) = &mut self.large
+            && let Some(file) = large.file.take()
+        {
+            let hash = Hash(*large.hasher.finalize().as_bytes());
+            large.file_hash = Some(hash);
+            file.finish(hash);
+        }
+        Ok(())
+    }
+
+    /// The body as its record tells it; call [`Self::settle`] first.
+    pub(super) fn body(&self) -> Body<'_> {
+        match &self.large {
+            None => Body {
+                bytes: self.bytes,
+                blake3: Hash(*blake3::hash(&self.memory).as_bytes()),
+                kept: Kept::Inline((&self.memory[..]).into()),
+            },
+            Some(large) => {
+                let blake3 = Hash(*large.hasher.finalize().as_bytes());
+                let kept = Kept::File {
+                    bytes: large.file_bytes,
+                    blake3: large.file_hash.unwrap_or(blake3),
+                };
+                Body { bytes: self.bytes, blake3, kept }
+            }
+        }
+    }
+
+    /// How many bytes of it lie in memory: the share of a record's size that varies.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory.len()
+    }
+}

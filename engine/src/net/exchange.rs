@@ -1,0 +1,480 @@
+//! One exchange: a request up, a response down, both at once, and the records they leave.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use agent_gate_store::record::{self, Outcome, Record, RefusedBy, Timings, Transferred};
+use agent_gate_store::{Stopped, Timestamp};
+
+use super::answer::{self, Answer};
+use super::door::{Door, Target};
+use super::flow::{Flow, micros};
+use super::pool::Key;
+use super::relay::{RelayEnd, linger, relay};
+use super::request_side::{RequestSide, SendError};
+use super::response_side::{ReceiveEnd, ReceiveError, ResponseSide};
+use super::stream::{Reader, Stream, Writer};
+use super::upstream::{DialError, DialTimes, Origin, Upstream, dial};
+use crate::limits::{POOL_IDLE_MAX, POOL_IDLE_MAX_UNSAFE};
+use crate::proto::framing::Framing;
+use crate::proto::head::{RequestHead, ResponseHead};
+
+/// What becomes of the downstream connection.
+pub(super) enum After {
+    /// It carries the next exchange; the upstream connection waits for it too.
+    Next(Box<Upstream>),
+    /// It ends as the messages announced.
+    Close,
+    /// It is broken off, as the origin's was: the client must not take what it got for whole.
+    Abort,
+}
+
+/// A request whose head has been read and allowed.
+pub(super) struct Opening<'a> {
+    pub(super) door: &'a Door,
+    pub(super) target: &'a Target,
+    pub(super) head: &'a RequestHead,
+    pub(super) framing: Framing,
+    /// When its first byte was there.
+    pub(super) begun: (Timestamp, Instant),
+}
+
+/// Carries one exchange through to its records.
+pub(super) async fn exchange(
+    flow: &Flow,
+    opening: Opening<'_>,
+    down: &mut Stream,
+    kept: Option<Upstream>,
+) -> After {
+    let Opening { door, target, head, framing, begun } = opening;
+    let mut exchange = Exchange {
+        flow,
+        request: RequestSide::new(flow, door, target, head, framing, begun),
+        response: ResponseSide::new(flow.worker.capture()),
+        times: DialTimes::default(),
+        upgraded: None,
+    };
+    flow.control.set_sending(true);
+    let after = exchange.run(key(flow, door, target), down, kept).await;
+    flow.control.set_sending(false);
+    flow.control.set_upstream(None);
+    after
+}
+
+fn key(flow: &Flow, door: &Door, target: &Target) -> Key {
+    let server_name =
+        door.tls.as_ref().map(|tls| tls.sni.clone().unwrap_or_else(|| target.host.clone()));
+    Key {
+        host: target.host.clone(),
+        port: target.port,
+        server_name,
+        upstream_key: flow.run.upstream_key,
+    }
+}
+
+struct Exchange<'a> {
+    flow: &'a Flow,
+    request: RequestSide<'a>,
+    response: ResponseSide,
+    times: DialTimes,
+    upgraded: Option<Transferred>,
+}
+
+impl Exchange<'_> {
+    async fn run(&mut self, key: Key, down: &mut Stream, mut kept: Option<Upstream>) -> After {
+        loop {
+            let mut up = match self.connection(&key, kept.take()).await {
+                Ok(up) => up,
+                Err(error) => return self.not_connected(error, down).await,
+            };
+            self.request.address = Some(up.address);
+            self.flow.control.set_upstream(Some(up.stream.handle().clone()));
+            let both = self.both_ways(down, &mut up.stream).await;
+            if self.may_try_again(&both, &up) {
+                continue;
+            }
+            return self.conclude(both, down, up).await;
+        }
+    }
+
+    /// The connection that the exchange before used, or an idle one, or a new one.
+    async fn connection(
+        &mut self,
+        key: &Key,
+        kept: Option<Upstream>,
+    ) -> Result<Upstream, DialError> {
+        if let Some(mut kept) = kept
+            && kept.key == *key
+            && kept.is_still_open()
+        {
+            kept.origin = Origin::Kept;
+            return Ok(kept);
+        }
+        let worker = &self.flow.worker;
+        let idle_max =
+            if self.request.is_replayable() { POOL_IDLE_MAX } else { POOL_IDLE_MAX_UNSAFE };
+        let pooled = worker.pool.borrow_mut().take(key, idle_max);
+        if let Some(mut pooled) = pooled {
+            pooled.origin = Origin::Pooled;
+            return Ok(pooled);
+        }
+        dial(worker, &self.flow.run, key.clone(), &mut self.times).await
+    }
+
+    /// Whether the origin closed an idle connection just as it was used, for a request that may
+    /// be sent again (RFC 9110, section 9.2.2).
+    fn may_try_again(&self, both: &BothWays, up: &Upstream) -> bool {
+        up.origin != Origin::Dialled
+            && self.response.first_byte.is_none()
+            && self.request.is_replayable()
+            && matches!(both.received, Some(Err(ReceiveError::OriginGone(_))))
+            && !both.client_gone
+            && !self.flow.control.is_aborted()
+    }
+
+    /// Request up and response down, until both are over or one has ended the other.
+    async fn both_ways(&mut self, down: &mut Stream, up: &mut Stream) -> BothWays {
+        let handles = (down.handle().clone(), up.handle().clone());
+        let to_head = self.request.head.is_method("HEAD");
+        let state = State::default();
+        let control = &self.flow.control;
+        let Self { request, response, .. } = self;
+        let upward = pin!(async {
+            let sent = request.send(&mut down.reader, &mut up.writer).await;
+            let watch = sent.is_ok();
+            *state.sent.borrow_mut() = Some(sent);
+            if watch {
+                control.set_sending(false);
+                watch_client(&mut down.reader, &mut up.writer, &state).await;
+            }
+        });
+        let downward = pin!(async {
+            let received = response.receive(&mut up.reader, &mut down.writer, to_head).await;
+            let watch = matches!(received, Ok(ReceiveEnd::Reusable));
+            *state.received.borrow_mut() = Some(received);
+            if watch {
+                // The request may still be on its way; the origin may end that.
+                let _ = up.reader.fill().await;
+                state.origin_closed.set(true);
+            }
+        });
+        drive(upward, downward, &state, || {
+            handles.1.abort();
+            if state.client_gone.get() {
+                handles.0.abort();
+            }
+        })
+        .await;
+        BothWays {
+            sent: state.sent.take(),
+            received: state.received.take(),
+            client_gone: state.client_gone.get(),
+            half_closed: state.half_closed.get(),
+        }
+    }
+
+    /// No connection to the origin: the client is told, and the record too.
+    async fn not_connected(&mut self, error: DialError, down: &mut Stream) -> After {
+        self.request.drain(&mut down.reader).await;
+        let (outcome, detail, answer) = match error {
+            DialError::Failed { outcome, detail } => {
+                let answer = answer::failure(outcome, self.request.target, &detail);
+                (outcome, detail, answer)
+            }
+            DialError::Refused { by, address, detail } => {
+                self.request.address = Some(address);
+                self.record_refusal(by, &detail).await;
+                let answer = answer::refusal(by, self.request.target, &detail);
+                (Outcome::AddressRefused, detail, answer)
+            }
+        };
+        self.give(&answer, down).await;
+        let complete = self.request.is_complete();
+        if self.request.record(complete).await.is_err() {
+            return After::Abort;
+        }
+        self.record_response(outcome, Some(detail), Some(&answer)).await;
+        linger(down).await;
+        After::Abort
+    }
+
+    async fn record_refusal(&self, by: RefusedBy, detail: &str) {
+        let request = format!("{} {}", self.request.head.method(), self.request.head.target());
+        self.flow.record_refused(self.request.target, Some(request), by, detail).await;
+    }
+
+    /// Both ways are over: what to record, and what becomes of the connections.
+    async fn conclude(&mut self, both: BothWays, down: &mut Stream, mut up: Upstream) -> After {
+        let ended = both.ended(self.flow.control.is_aborted());
+        if ended.end == Some(ReceiveEnd::Upgraded) {
+            return self.relay_upgraded(down, &mut up.stream).await;
+        }
+        let mut answer = None;
+        // An origin that closed the connection just as it was used again has not seen the
+        // request, or has: the client alone knows whether to send it again, as it would without
+        // a gate between. It sees the connection close, too.
+        let mirrored = up.origin == Origin::Kept && self.response.first_byte.is_none();
+        if ended.end.is_none() && !self.response.begun && !ended.client_gone && !mirrored {
+            let detail = ended.error.clone().unwrap_or_default();
+            let given = answer::failure(ended.outcome, self.request.target, &detail);
+            self.give(&given, down).await;
+            answer = Some(given);
+        }
+        let complete = self.request.is_complete();
+        // A recorder that has stopped is why the exchange ended; there is nobody else to tell.
+        let recorded = self.request.record(complete).await.is_ok();
+        self.record_response(ended.outcome, ended.error, answer.as_ref()).await;
+        if answer.is_some() {
+            linger(down).await;
+            return After::Abort;
+        }
+        if !recorded {
+            return After::Abort;
+        }
+        self.after(ended.end, complete, both.half_closed, down, up).await
+    }
+
+    async fn after(
+        &self,
+        end: Option<ReceiveEnd>,
+        complete: bool,
+        half_closed: bool,
+        down: &mut Stream,
+        up: Upstream,
+    ) -> After {
+        match end {
+            None | Some(ReceiveEnd::BrokenOff | ReceiveEnd::Upgraded) => After::Abort,
+            Some(ReceiveEnd::Reusable | ReceiveEnd::Last) if !complete => {
+                linger(down).await;
+                After::Abort
+            }
+            Some(ReceiveEnd::Last) => After::Close,
+            Some(ReceiveEnd::Reusable) if half_closed => After::Close,
+            Some(ReceiveEnd::Reusable) if self.request.head.head.keeps_alive() => {
+                After::Next(Box::new(up))
+            }
+            // The client is done; the origin has been told so with the same field.
+            Some(ReceiveEnd::Reusable) => After::Close,
+        }
+    }
+
+    async fn relay_upgraded(&mut self, down: &mut Stream, up: &mut Stream) -> After {
+        let (end, transferred) = relay(down, up, |_| ()).await;
+        self.upgraded = Some(transferred);
+        let outcome = match end {
+            RelayEnd::Both => Outcome::Complete,
+            RelayEnd::ClientGone => Outcome::CutByClient,
+            RelayEnd::OriginGone => Outcome::CutByOrigin,
+        };
+        self.record_response(outcome, None, None).await;
+        After::Abort
+    }
+
+    /// Sends an answer of the gate's own; a client that is gone misses it.
+    async fn give(&mut self, answer: &Answer, down: &mut Stream) {
+        self.response.begun = true;
+        if down.writer.stage(&answer.bytes).is_ok() {
+            let _ = down.writer.flush().await;
+        }
+    }
+
+    async fn record_response(
+        &mut self,
+        outcome: Outcome,
+        error: Option<String>,
+        answer: Option<&Answer>,
+    ) {
+        if self.response.capture.settle().await.is_err() {
+            return;
+        }
+        let given = answer.and_then(|a| Some((a, ResponseHead::parse(&a.bytes).ok()??)));
+        let mut timings = Timings {
+            first_byte_us: self
+                .response
+                .first_byte
+                .map(|at| micros(at.saturating_duration_since(self.request.started))),
+            total_us: micros(self.request.started.elapsed()),
+            ..Timings::default()
+        };
+        self.times.enter(&mut timings);
+        let (head, body) = match &given {
+            Some((answer, (head, length))) => (Some(head), record_body(&answer.bytes[*length..])),
+            None => (self.response.head.as_ref(), self.response.capture.body()),
+        };
+        let record = Record::Response(record::Response {
+            id: self.request.id,
+            run: self.flow.run.id,
+            at: Timestamp::now(),
+            address: self.request.address,
+            outcome,
+            error: error.map(Into::into),
+            by_gate: given.is_some(),
+            interim: self.response.interim.iter().map(ResponseHead::record).collect(),
+            head: head.map(ResponseHead::record),
+            body,
+            trailers: self.response.trailers(),
+            timings,
+            upgraded: self.upgraded,
+        });
+        self.flow.worker.record(&record).await;
+    }
+}
+
+fn record_body(bytes: &[u8]) -> record::Body<'_> {
+    record::Body {
+        bytes: bytes.len() as u64,
+        blake3: record::Hash(*blake3::hash(bytes).as_bytes()),
+        kept: record::Kept::Inline(bytes.into()),
+    }
+}
+
+/// What the two directions tell each other while they run.
+#[derive(Default)]
+struct State {
+    sent: RefCell<Option<Result<(), SendError>>>,
+    received: RefCell<Option<Result<ReceiveEnd, ReceiveError>>>,
+    client_gone: Cell<bool>,
+    half_closed: Cell<bool>,
+    origin_closed: Cell<bool>,
+}
+
+/// After the request is sent: a client that goes away ends the exchange; one that only says it
+/// has nothing more to send is not gone, and the origin is told the same.
+async fn watch_client(reader: &mut Reader, writer: &mut Writer, state: &State) {
+    if reader.data().is_empty() {
+        match reader.fill().await {
+            Ok(true) => {} // the next request, sent early: it waits
+            Ok(false) => {
+                state.half_closed.set(true);
+                // If the origin is gone, the response direction says so.
+                let _ = writer.finish().await;
+            }
+            Err(_) => {
+                state.client_gone.set(true);
+                return;
+            }
+        }
+    }
+    pending::<()>().await;
+}
+
+/// Polls both directions until the exchange is over; `abort` ends the connections when one
+/// direction leaves the other nothing to do.
+async fn drive(
+    mut upward: std::pin::Pin<&mut impl Future<Output = ()>>,
+    mut downward: std::pin::Pin<&mut impl Future<Output = ()>>,
+    state: &State,
+    abort: impl Fn(),
+) {
+    let (mut up_done, mut down_done, mut aborted) = (false, false, false);
+    poll_fn(|cx| {
+        up_done = up_done || upward.as_mut().poll(cx).is_ready();
+        down_done = down_done || downward.as_mut().poll(cx).is_ready();
+        if state.is_over() {
+            return Poll::Ready(());
+        }
+        if !aborted && state.is_to_be_aborted() {
+            aborted = true;
+            abort();
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+impl State {
+    fn is_over(&self) -> bool {
+        match (&*self.received.borrow(), &*self.sent.borrow()) {
+            (None, _) => false,
+            // Answered before the request was whole. It may still be wanted, unless the answer
+            // is the connection's last or the origin has closed it.
+            (Some(Ok(ReceiveEnd::Reusable)), None) => self.origin_closed.get(),
+            (Some(Ok(ReceiveEnd::Upgraded)), None) => false,
+            _ => true,
+        }
+    }
+
+    fn is_to_be_aborted(&self) -> bool {
+        let sent = self.sent.borrow();
+        // An origin that stops reading may still answer; everything else ends the exchange.
+        let failed = matches!(&*sent, Some(Err(e)) if !matches!(e, SendError::Origin));
+        if matches!(&*sent, Some(Err(SendError::ClientGone(_)))) {
+            self.client_gone.set(true);
+        }
+        failed || self.client_gone.get()
+    }
+}
+
+/// How both directions ended.
+struct BothWays {
+    sent: Option<Result<(), SendError>>,
+    received: Option<Result<ReceiveEnd, ReceiveError>>,
+    client_gone: bool,
+    half_closed: bool,
+}
+
+/// What it comes to.
+struct Ended {
+    /// How the response ended, if it ended well.
+    end: Option<ReceiveEnd>,
+    outcome: Outcome,
+    error: Option<String>,
+    client_gone: bool,
+}
+
+impl BothWays {
+    /// `aborted`: the gate itself ended the flow, because its run was over.
+    fn ended(&self, aborted: bool) -> Ended {
+        let failed = |outcome, error: String, client_gone| Ended {
+            end: None,
+            outcome,
+            error: Some(error),
+            client_gone,
+        };
+        match (&self.sent, &self.received) {
+            (Some(Err(SendError::ClientGone(e))), _) => {
+                failed(Outcome::CutByClient, format!("the client went away: {e}"), true)
+            }
+            (Some(Err(SendError::ClientBroken(e))), _) => {
+                failed(Outcome::ClientBroken, format!("the client's request is broken: {e}"), false)
+            }
+            (Some(Err(SendError::Stopped(Stopped(e)))), _)
+            | (_, Some(Err(ReceiveError::Stopped(Stopped(e))))) => {
+                failed(Outcome::RecordingStopped, e.clone(), false)
+            }
+            (_, Some(Ok(end))) => {
+                let outcome = if matches!(self.sent, Some(Ok(()))) || *end == ReceiveEnd::Upgraded {
+                    Outcome::Complete
+                } else {
+                    Outcome::CutByOrigin
+                };
+                let error = match (outcome, end) {
+                    (Outcome::CutByOrigin, _) => {
+                        Some("answered before the request was whole, which then ended".to_owned())
+                    }
+                    (_, ReceiveEnd::BrokenOff) => {
+                        Some("the origin closed TLS without saying so".to_owned())
+                    }
+                    _ => None,
+                };
+                Ended { end: Some(*end), outcome, error, client_gone: false }
+            }
+            (_, Some(Err(ReceiveError::ClientGone(e)))) => {
+                failed(Outcome::CutByClient, format!("the client went away: {e}"), true)
+            }
+            (_, Some(Err(ReceiveError::OriginGone(_)))) if self.client_gone || aborted => {
+                failed(Outcome::CutByClient, "the client went away".to_owned(), true)
+            }
+            (_, Some(Err(ReceiveError::OriginGone(e)))) => {
+                failed(Outcome::CutByOrigin, e.clone(), false)
+            }
+            (_, Some(Err(ReceiveError::OriginBroken(e)))) => {
+                failed(Outcome::OriginBroken, format!("the origin's answer is broken: {e}"), false)
+            }
+            (_, None) => failed(Outcome::CutByClient, "the exchange was ended".to_owned(), true),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One downstream connection and all that happens on it.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agent_gate_store::record::{Outcome, Record, Refused, RefusedBy, Transferred, Tunnel};
+use agent_gate_store::{Id, Timestamp};
+
+use super::door::Target;
+use super::run::Run;
+use super::socket::Handle;
+use super::worker::Worker;
+
+/// A flow: who it is, and how it can be ended from outside.
+pub(super) struct Flow {
+    pub(super) id: Id,
+    pub(super) worker: Rc<Worker>,
+    pub(super) run: Arc<Run>,
+    pub(super) client: SocketAddr,
+    pub(super) opened_at: Timestamp,
+    pub(super) opened: Instant,
+    pub(super) control: Rc<FlowControl>,
+}
+
+/// What ends a flow when its run ends.
+pub(super) struct FlowControl {
+    pub(super) run: Id,
+    downstream: Rc<Handle>,
+    upstream: RefCell<Option<Rc<Handle>>>,
+    /// A request is on its way upstream: worth waiting for.
+    sending: Cell<bool>,
+}
+
+impl FlowControl {
+    pub(super) fn new(run: Id, downstream: Rc<Handle>) -> Self {
+        Self { run, downstream, upstream: RefCell::new(None), sending: Cell::new(false) }
+    }
+
+    /// Names the upstream connection the flow uses now.
+    pub(super) fn set_upstream(&self, upstream: Option<Rc<Handle>>) {
+        *self.upstream.borrow_mut() = upstream;
+    }
+
+    /// Says whether a request is on its way.
+    pub(super) fn set_sending(&self, sending: bool) {
+        self.sending.set(sending);
+    }
+
+    /// Whether a request is on its way.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.get()
+    }
+
+    /// Ends both connections.
+    pub(super) fn abort(&self) {
+        self.downstream.abort();
+        if let Some(upstream) = &*self.upstream.borrow() {
+            upstream.abort();
+        }
+    }
+
+    /// Whether this side ended the flow.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.downstream.is_aborted()
+    }
+}
+
+/// What is left to say about a connection that carried no exchange.
+pub(super) struct TunnelEnd<'a> {
+    pub(super) target: &'a Target,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) sni: Option<&'a str>,
+    pub(super) passthrough: bool,
+    pub(super) outcome: Outcome,
+    pub(super) error: Option<String>,
+    pub(super) transferred: Transferred,
+}
+
+impl Flow {
+    /// Records a connection that was not read as exchanges.
+    pub(super) async fn record_tunnel(&self, end: TunnelEnd<'_>) {
+        let record = Record::Tunnel(Tunnel {
+            id: self.id,
+            run: self.run.id,
+            at: self.opened_at,
+            client: self.client,
+            host: end.target.host.as_str().into(),
+            port: end.target.port,
+            address: end.address,
+            sni: end.sni.map(Into::into),
+            passthrough: end.passthrough,
+            outcome: end.outcome,
+            error: end.error.map(Into::into),
+            transferred: end.transferred,
+            duration_us: micros(self.opened.elapsed()),
+        });
+        self.worker.record(&record).await;
+    }
+
+    /// Records what was refused.
+    pub(super) async fn record_refused(
+        &self,
+        target: &Target,
+        request: Option<String>,
+        by: RefusedBy,
+        detail: &str,
+    ) {
+        let record = Record::Refused(Refused {
+            id: Id::new(),
+            run: self.run.id,
+            at: Timestamp::now(),
+            flow: self.id,
+            client: self.client,
+            host: target.host.as_str().into(),
+            port: target.port,
+            request: request.map(Into::into),
+            by,
+            detail: detail.into(),
+        });
+        self.worker.record(&record).await;
+    }
+}
+
+/// A duration as records count it.
+pub(super) fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

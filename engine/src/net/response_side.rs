@@ -1,0 +1,190 @@
+//! The way down: a response as it goes from the origin to the client, piece by piece.
+
+use std::io;
+use std::time::Instant;
+
+use agent_gate_store::Stopped;
+use agent_gate_store::record::{self, Field};
+
+use super::capture::Capture;
+use super::stream::{End, Reader, Writer};
+use crate::limits::{INTERIM_MAX, WRITE_BYTES_MAX};
+use crate::proto::body::BodyReader;
+use crate::proto::framing::Framing;
+use crate::proto::head::ResponseHead;
+
+/// How a response ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReceiveEnd {
+    /// Whole, and the connection may carry another.
+    Reusable,
+    /// Whole, and the connection closes after it.
+    Last,
+    /// Ended by a connection that broke off: perhaps whole. Handed on as it came.
+    BrokenOff,
+    /// 101: what follows is not HTTP.
+    Upgraded,
+}
+
+/// Why a response did not reach the client whole.
+#[derive(Debug)]
+pub(super) enum ReceiveError {
+    /// The client went away.
+    ClientGone(io::Error),
+    /// The origin went away.
+    OriginGone(String),
+    /// The origin broke the protocol.
+    OriginBroken(String),
+    /// It cannot be recorded.
+    Stopped(Stopped),
+}
+
+/// A response under way.
+pub(super) struct ResponseSide {
+    /// Interim heads so far.
+    pub(super) interim: Vec<ResponseHead>,
+    /// The final head.
+    pub(super) head: Option<ResponseHead>,
+    /// When its first byte arrived.
+    pub(super) first_byte: Option<Instant>,
+    /// Whether the client has got any of it.
+    pub(super) begun: bool,
+    /// The body so far.
+    pub(super) capture: Capture,
+    trailers: Vec<Field<'static>>,
+}
+
+impl ResponseSide {
+    pub(super) fn new(capture: Capture) -> Self {
+        Self {
+            interim: Vec::new(),
+            head: None,
+            first_byte: None,
+            begun: false,
+            capture,
+            trailers: Vec::new(),
+        }
+    }
+
+    /// Receives it and hands it on. `to_head`: it answers a HEAD request.
+    pub(super) async fn receive(
+        &mut self,
+        reader: &mut Reader,
+        writer: &mut Writer,
+        to_head: bool,
+    ) -> Result<ReceiveEnd, ReceiveError> {
+        loop {
+            let head = self.receive_head(reader).await?;
+            self.begun = true;
+            writer.stage(&head.head.bytes).map_err(ReceiveError::ClientGone)?;
+            if head.is_interim() {
+                writer.flush().await.map_err(ReceiveError::ClientGone)?;
+                self.interim.push(head);
+                if self.interim.len() > INTERIM_MAX {
+                    return Err(ReceiveError::OriginBroken("too many interim responses".into()));
+                }
+                continue;
+            }
+            let framing = Framing::of_response(&head, to_head)
+                .map_err(|e| ReceiveError::OriginBroken(e.to_string()));
+            let upgraded = head.status == 101;
+            let keeps_alive = head.head.keeps_alive();
+            self.head = Some(head);
+            let end = self.receive_body(framing?, reader, writer).await?;
+            return Ok(match end {
+                _ if upgraded => ReceiveEnd::Upgraded,
+                ReceiveEnd::Reusable if !keeps_alive => ReceiveEnd::Last,
+                end => end,
+            });
+        }
+    }
+
+    /// The trailer fields.
+    pub(super) fn trailers(&self) -> Vec<record::Field<'_>> {
+        self.trailers.clone()
+    }
+
+    async fn receive_head(&mut self, reader: &mut Reader) -> Result<ResponseHead, ReceiveError> {
+        loop {
+            if !reader.data().is_empty() {
+                self.first_byte.get_or_insert_with(Instant::now);
+                let found = ResponseHead::parse(reader.data())
+                    .map_err(|e| ReceiveError::OriginBroken(e.to_string()))?;
+                if let Some((head, length)) = found {
+                    reader.consume(length);
+                    return Ok(head);
+                }
+            }
+            self.arrive(reader, "before its answer was whole").await?;
+        }
+    }
+
+    async fn receive_body(
+        &mut self,
+        framing: Framing,
+        reader: &mut Reader,
+        writer: &mut Writer,
+    ) -> Result<ReceiveEnd, ReceiveError> {
+        if let Framing::Length(length) = framing {
+            self.capture.expect(length);
+        }
+        let mut body = BodyReader::new(framing);
+        while !body.is_done() {
+            if reader.data().is_empty() {
+                writer.flush().await.map_err(ReceiveError::ClientGone)?;
+                self.spill().await?;
+                if body.ends_with_connection() {
+                    if !self.more_until_close(reader).await? {
+                        break;
+                    }
+                } else {
+                    self.arrive(reader, "in mid-body").await?;
+                }
+            }
+            let capture = &mut self.capture;
+            let length = body
+                .read(reader.data(), |content| capture.push(content))
+                .map_err(|e| ReceiveError::OriginBroken(e.to_string()))?;
+            writer.stage(&reader.data()[..length]).map_err(ReceiveError::ClientGone)?;
+            reader.consume(length);
+            if writer.staged() >= WRITE_BYTES_MAX {
+                writer.flush().await.map_err(ReceiveError::ClientGone)?;
+                self.spill().await?;
+            }
+        }
+        writer.flush().await.map_err(ReceiveError::ClientGone)?;
+        self.trailers = body.trailers();
+        Ok(match (body.ends_with_connection(), reader.end()) {
+            (true, Some(End::Truncated)) => ReceiveEnd::BrokenOff,
+            (true, _) => ReceiveEnd::Last,
+            (false, _) => ReceiveEnd::Reusable,
+        })
+    }
+
+    async fn spill(&mut self) -> Result<(), ReceiveError> {
+        if self.capture.is_full() {
+            self.capture.spill().await.map_err(ReceiveError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    async fn arrive(&self, reader: &mut Reader, place: &str) -> Result<(), ReceiveError> {
+        match reader.fill().await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(ReceiveError::OriginGone(format!("the origin closed the connection {place}")))
+            }
+            Err(e) => Err(ReceiveError::OriginGone(format!(
+                "the connection to the origin failed {place}: {e}"
+            ))),
+        }
+    }
+
+    async fn more_until_close(&self, reader: &mut Reader) -> Result<bool, ReceiveError> {
+        reader.fill().await.map_err(|e| {
+            ReceiveError::OriginGone(format!(
+                "the connection to the origin failed in mid-body: {e}"
+            ))
+        })
+    }
+}

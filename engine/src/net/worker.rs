@@ -1,0 +1,302 @@
+//! A worker: one thread with its own runtime, connections, upstream pool and leaves.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use agent_gate_store::{HostLists, HostName, Id, Record, Recorder};
+use arc_swap::ArcSwap;
+use monoio::net::TcpListener;
+use monoio::time::sleep;
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use nix::sys::socket::{Shutdown, shutdown};
+use rustls::crypto::CryptoProvider;
+
+use super::capture::Capture;
+use super::connection::{self, Entrance};
+use super::flow::FlowControl;
+use super::pool::Pool;
+use super::resolver::Resolver;
+use super::run::Run;
+use crate::cert::leaf::{Leaves, Mint};
+use crate::limits::{
+    ACCEPT_RETRY, POOL_EXPIRY_PERIOD, RESOLVE_AGE_MAX, RESOLVED_NAMES_MAX, RING_ENTRIES, STOP_GRACE,
+};
+use crate::policy::OwnAddresses;
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) recorder: Recorder,
+    pub(crate) lists: ArcSwap<HostLists>,
+    pub(crate) own: OwnAddresses,
+    pub(crate) resolver: Resolver,
+    pub(crate) mint: Arc<Mint>,
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) body_bytes_max: u64,
+    /// A worker has ended that was not told to.
+    pub(crate) failed: AtomicBool,
+}
+
+/// One thread's own things.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) leaves: RefCell<Leaves>,
+    pub(super) pool: RefCell<Pool>,
+    pub(super) flows: RefCell<HashMap<Id, Rc<FlowControl>>>,
+    resolved: RefCell<HashMap<HostName, Resolved>>,
+    listeners: RefCell<HashMap<Id, Vec<RawFd>>>,
+}
+
+/// What the system's resolver said, and when.
+type Resolved = (Instant, Rc<[IpAddr]>);
+
+/// What a worker is told.
+enum Command {
+    Listen(Arc<Run>, Entrance, std::net::TcpListener),
+    Detach(Id),
+    AbortFlows(Id),
+    Stop,
+}
+
+/// The way to tell a worker something from another thread.
+#[derive(Clone, Default)]
+pub(crate) struct Inbox(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    commands: Vec<Command>,
+    waker: Option<Waker>,
+}
+
+impl Inbox {
+    /// Takes connections from a listener that belongs to `run`.
+    pub(crate) fn listen(&self, run: &Arc<Run>, listener: crate::Listener) {
+        let (entrance, socket) = match listener {
+            crate::Listener::Proxy(socket) => (Entrance::Proxy, socket),
+            crate::Listener::Transparent(socket) => (Entrance::Transparent, socket),
+            crate::Listener::DnsTcp(socket) => (Entrance::Dns, socket),
+            crate::Listener::DnsUdp(_) => unreachable!("the DNS thread has these"),
+        };
+        run.listening.fetch_add(1, Ordering::AcqRel);
+        self.send(Command::Listen(run.clone(), entrance, socket));
+    }
+
+    /// Closes a run's listeners and ends those of its flows that have nothing to send.
+    pub(crate) fn detach(&self, run: Id) {
+        self.send(Command::Detach(run));
+    }
+
+    /// Ends all of a run's flows.
+    pub(crate) fn abort_flows(&self, run: Id) {
+        self.send(Command::AbortFlows(run));
+    }
+
+    /// Ends all flows and the worker.
+    pub(crate) fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    fn send(&self, command: Command) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.commands.push(command);
+        if let Some(waker) = waiting.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn next(&self) -> impl Future<Output = Vec<Command>> + '_ {
+        poll_fn(|cx| {
+            let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.commands.is_empty() {
+                waiting.waker = Some(cx.waker().clone());
+                Poll::Pending
+            } else {
+                Poll::Ready(std::mem::take(&mut waiting.commands))
+            }
+        })
+    }
+}
+
+thread_local! {
+    static BY_RING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread's worker waits by io_uring; sockets must then be blocking ones.
+pub(super) fn waits_by_ring() -> bool {
+    BY_RING.get()
+}
+
+/// Starts a worker's thread. `ready` is told once whether it runs.
+pub(crate) fn start(
+    index: usize,
+    by_ring: bool,
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    ready: SyncSender<io::Result<()>>,
+) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let failed = shared.clone();
+        let result = catch_unwind(AssertUnwindSafe(|| run_worker(by_ring, shared, &inbox, &ready)));
+        match result {
+            Ok(Ok(())) => {}
+            // Nobody waits for word any more when the engine gave up starting.
+            Ok(Err(error)) => drop(ready.send(Err(error))),
+            Err(_) => failed.failed.store(true, Ordering::Release),
+        }
+    })
+}
+
+fn run_worker(
+    by_ring: bool,
+    shared: Arc<Shared>,
+    inbox: &Inbox,
+    ready: &SyncSender<io::Result<()>>,
+) -> io::Result<()> {
+    BY_RING.set(by_ring);
+    let main = async {
+        // The engine waits for this word.
+        let _ = ready.send(Ok(()));
+        serve(shared, inbox).await;
+    };
+    if by_ring {
+        let [large, small] = RING_ENTRIES;
+        let build = |entries| {
+            RuntimeBuilder::<IoUringDriver>::new().with_entries(entries).enable_timer().build()
+        };
+        // Locked memory may be short for the larger ring.
+        let mut runtime = build(large).or_else(|_| build(small))?;
+        runtime.block_on(main);
+    } else {
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+        runtime.block_on(main);
+    }
+    Ok(())
+}
+
+/// A worker's life.
+async fn serve(shared: Arc<Shared>, inbox: &Inbox) {
+    let worker = Rc::new(Worker {
+        leaves: RefCell::new(Leaves::new(shared.mint.clone())),
+        pool: RefCell::default(),
+        flows: RefCell::default(),
+        resolved: RefCell::default(),
+        listeners: RefCell::default(),
+        shared,
+    });
+    monoio::spawn(expire_pool(worker.clone()));
+    loop {
+        for command in inbox.next().await {
+            match command {
+                Command::Listen(run, entrance, socket) => worker.listen(run, entrance, socket),
+                Command::Detach(run) => worker.detach(run),
+                Command::AbortFlows(run) => worker.abort_flows(|flow| flow.run == run),
+                Command::Stop => return worker.stop().await,
+            }
+        }
+    }
+}
+
+async fn expire_pool(worker: Rc<Worker>) {
+    loop {
+        sleep(POOL_EXPIRY_PERIOD).await;
+        worker.pool.borrow_mut().expire();
+    }
+}
+
+impl Worker {
+    /// A capture for one body.
+    pub(super) fn capture(&self) -> Capture {
+        Capture::new(self.shared.recorder.clone(), self.shared.body_bytes_max)
+    }
+
+    /// Records something that nothing waits for. A recorder that has stopped has told the user;
+    /// requests are what it stops.
+    pub(super) async fn record(&self, record: &Record<'_>) {
+        if let Ok(permit) = self.shared.recorder.reserve(record.memory_bytes()).await {
+            permit.record(record);
+        }
+    }
+
+    /// The addresses of `host`, asked of the system or known from a moment ago.
+    pub(super) async fn resolve(&self, host: &HostName) -> io::Result<Rc<[IpAddr]>> {
+        if let Some((at, addresses)) = self.resolved.borrow().get(host)
+            && at.elapsed() < RESOLVE_AGE_MAX
+        {
+            return Ok(addresses.clone());
+        }
+        let looking = self.shared.resolver.resolve(host.as_str());
+        let addresses: Rc<[IpAddr]> = looking.await?.into();
+        let mut resolved = self.resolved.borrow_mut();
+        if resolved.len() >= RESOLVED_NAMES_MAX {
+            resolved.clear();
+        }
+        resolved.insert(host.clone(), (Instant::now(), addresses.clone()));
+        Ok(addresses)
+    }
+
+    fn listen(self: &Rc<Self>, run: Arc<Run>, entrance: Entrance, socket: std::net::TcpListener) {
+        // The engine has made the socket fit the driver; what is left cannot fail but for memory.
+        let Ok(listener) = TcpListener::from_std(socket) else {
+            run.listening.fetch_sub(1, Ordering::AcqRel);
+            return;
+        };
+        let fd = listener.as_raw_fd();
+        self.listeners.borrow_mut().entry(run.id).or_default().push(fd);
+        monoio::spawn(accept_all(self.clone(), run, entrance, listener));
+    }
+
+    fn detach(&self, run: Id) {
+        for fd in self.listeners.borrow_mut().remove(&run).unwrap_or_default() {
+            // The listener is alive: it leaves the table, by the next line's hand, only here.
+            let _ = shutdown(fd, Shutdown::Both);
+        }
+        self.abort_flows(|flow| flow.run == run && !flow.is_sending());
+    }
+
+    fn abort_flows(&self, of: impl Fn(&FlowControl) -> bool) {
+        for flow in self.flows.borrow().values().filter(|flow| of(flow)) {
+            flow.abort();
+        }
+    }
+
+    async fn stop(&self) {
+        let runs: Vec<Id> = self.listeners.borrow().keys().copied().collect();
+        for run in runs {
+            self.detach(run);
+        }
+        self.abort_flows(|_| true);
+        let deadline = Instant::now() + STOP_GRACE;
+        while !self.flows.borrow().is_empty() && Instant::now() < deadline {
+            sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Takes a listener's connections until it is shut down.
+async fn accept_all(worker: Rc<Worker>, run: Arc<Run>, entrance: Entrance, listener: TcpListener) {
+    while !run.is_ending() {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let serving =
+                    connection::serve(worker.clone(), run.clone(), entrance, stream, client);
+                monoio::spawn(serving);
+            }
+            Err(_) if run.is_ending() => break,
+            // Out of descriptors or memory, or the client is gone already.
+            Err(_) => sleep(ACCEPT_RETRY).await,
+        }
+    }
+    drop(listener);
+    run.listening.fetch_sub(1, Ordering::AcqRel);
+}

@@ -1,0 +1,8 @@
+//! Bytes to messages and back: no I/O, no clock, the same result however the input is cut.
+
+pub(crate) mod body;
+pub(crate) mod chunked;
+pub(crate) mod client_hello;
+pub(crate) mod dns;
+pub(crate) mod framing;
+pub(crate) mod head;

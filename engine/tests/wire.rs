@@ -1,0 +1,326 @@
+//! The engine on loopback with clear-text peers made of plain sockets: what goes in comes out,
+//! byte for byte, and is in the journal. TLS and real clients are the scenarios of the root
+//! package.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use agent_gate_engine::{Config, Driver, Engine, Listener, RunSettings};
+use agent_gate_store::record::{Kept, Mode, Outcome, Record, RefusedBy};
+use agent_gate_store::{Filter, HostLists, Id, Layout, Options, Reader, Store};
+
+/// An engine with one run, an origin's listening socket, and the store they write to.
+struct Bench {
+    engine: Engine,
+    store: Store,
+    layout: Layout,
+    run: Id,
+    proxy: std::net::SocketAddr,
+    origin: TcpListener,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(driver: Driver) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("data"));
+        let store = Store::open(&layout, Options::default()).unwrap();
+        let config = Config {
+            workers: 2,
+            driver,
+            authority_dir: layout.authority_dir().to_owned(),
+            roots: Vec::new(),
+            body_bytes_max: 4 << 20,
+            own_addresses: Vec::new(),
+        };
+        let lists = HostLists::load(dir.path()).unwrap();
+        let engine = Engine::start(config, lists, store.recorder()).unwrap();
+        let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (run, proxy) = (Id::new(), listener.local_addr().unwrap());
+        let rule = format!("origin.example:80:{}", origin.local_addr().unwrap());
+        let settings = RunSettings {
+            id: run,
+            mode: Mode::Permissive,
+            enforce_allowlist: false,
+            upstream_cas: Vec::new(),
+            upstream_insecure: false,
+            resolve: vec![rule.parse().unwrap()],
+        };
+        engine.attach(settings, vec![Listener::Proxy(listener)]).unwrap();
+        Self { engine, store, layout, run, proxy, origin, _dir: dir }
+    }
+
+    fn client(&self) -> TcpStream {
+        let client = TcpStream::connect(self.proxy).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client
+    }
+
+    /// Serves one connection: for each exchange, reads until `request` has arrived and answers.
+    fn origin(&self, script: Vec<(Vec<u8>, Vec<u8>)>) -> JoinHandle<()> {
+        let origin = self.origin.try_clone().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = origin.accept().unwrap();
+            for (request, answer) in script {
+                let mut received = vec![0; request.len()];
+                stream.read_exact(&mut received).unwrap();
+                assert_eq!(String::from_utf8_lossy(&received), String::from_utf8_lossy(&request));
+                stream.write_all(&answer).unwrap();
+            }
+        })
+    }
+
+    /// Ends everything and reads the exchanges' records, oldest first.
+    fn finish(self) -> Vec<agent_gate_store::Exchange> {
+        self.engine.detach(self.run);
+        self.engine.shutdown();
+        self.store.close().unwrap();
+        let reader = Reader::open(&self.layout).unwrap();
+        let mut rows = reader.exchanges(&Filter::default(), 1000).unwrap();
+        rows.reverse();
+        rows.iter().map(|row| reader.exchange(row.id).unwrap().unwrap()).collect()
+    }
+}
+
+fn read_answer(client: &mut TcpStream, length: usize) -> Vec<u8> {
+    let mut answer = vec![0; length];
+    client.read_exact(&mut answer).unwrap();
+    answer
+}
+
+fn read_to_end(mut client: TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    // A reset after data is an end, too.
+    let _ = client.read_to_end(&mut answer);
+    answer
+}
+
+fn body_of(record: &Option<Record<'static>>) -> Vec<u8> {
+    let body = match record {
+        Some(Record::Request(r)) => &r.body,
+        Some(Record::Response(r)) => &r.body,
+        other => panic!("no body in {other:?}"),
+    };
+    match &body.kept {
+        Kept::Inline(bytes) => bytes.to_vec(),
+        Kept::File { .. } => panic!("in a side file"),
+    }
+}
+
+fn outcome(exchange: &agent_gate_store::Exchange) -> Outcome {
+    exchange.row.outcome.unwrap()
+}
+
+const DRIVERS: [Driver; 2] = [Driver::IoUring, Driver::Epoll];
+const ABSOLUTE: &str = "http://origin.example";
+const HOST: &str = "Host: origin.example\r\n";
+
+#[test]
+fn exchanges_follow_each_other_on_one_connection() {
+    for driver in DRIVERS {
+        let bench = Bench::new(driver);
+        let chunked = "2;x=y\r\nhi\r\n3\r\n yo\r\n0\r\nT: 1\r\n\r\n";
+        // (as the client sends it, as the origin sees it, answer, request body, response body)
+        let exchanges = [
+            (
+                format!("GET {ABSOLUTE}/a HTTP/1.1\r\n{HOST}\r\n"),
+                format!("GET /a HTTP/1.1\r\n{HOST}\r\n"),
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+                "",
+                "ok",
+            ),
+            (
+                format!("POST {ABSOLUTE}/b HTTP/1.1\r\n{HOST}Content-Length: 4\r\n\r\nbody"),
+                format!("POST /b HTTP/1.1\r\n{HOST}Content-Length: 4\r\n\r\nbody"),
+                format!("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n{chunked}"),
+                "body",
+                "hi yo",
+            ),
+            (
+                format!(
+                    "PUT {ABSOLUTE}/c HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{chunked}"
+                ),
+                format!("PUT /c HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{chunked}"),
+                "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
+                    .to_owned(),
+                "hi yo",
+                "",
+            ),
+            (
+                format!("HEAD {ABSOLUTE}/d HTTP/1.1\r\n{HOST}\r\n"),
+                format!("HEAD /d HTTP/1.1\r\n{HOST}\r\n"),
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n".to_owned(),
+                "",
+                "",
+            ),
+        ];
+        let script = exchanges.iter().map(|e| (e.1.clone().into(), e.2.clone().into())).collect();
+        let origin = bench.origin(script);
+        let mut client = bench.client();
+        for (sent, _, answer, _, _) in &exchanges {
+            client.write_all(sent.as_bytes()).unwrap();
+            let received = read_answer(&mut client, answer.len());
+            assert_eq!(String::from_utf8_lossy(&received), *answer);
+        }
+        drop(client);
+        origin.join().unwrap();
+        let found = bench.finish();
+        assert_eq!(found.len(), exchanges.len());
+        for (found, (_, _, _, request, response)) in found.iter().zip(&exchanges) {
+            assert_eq!(outcome(found), Outcome::Complete);
+            assert_eq!(body_of(&found.request), request.as_bytes());
+            assert_eq!(body_of(&found.response), response.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn one_byte_at_a_time_gives_the_same() {
+    for driver in DRIVERS {
+        let bench = Bench::new(driver);
+        let body = "4\r\nbody\r\n0\r\n\r\n";
+        let seen = format!("POST /b HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{body}");
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let origin = bench.origin(vec![(seen.clone().into(), answer.into())]);
+        let mut client = bench.client();
+        client.set_nodelay(true).unwrap();
+        for byte in seen.replace("/b", &format!("{ABSOLUTE}/b")).bytes() {
+            client.write_all(&[byte]).unwrap();
+            thread::sleep(Duration::from_micros(200));
+        }
+        assert_eq!(read_answer(&mut client, answer.len()), answer.as_bytes());
+        origin.join().unwrap();
+        let found = bench.finish();
+        assert_eq!(body_of(&found[0].request), b"body");
+    }
+}
+
+#[test]
+fn an_origin_that_breaks_off_is_not_taken_for_whole() {
+    for (answer, expected) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", Outcome::CutByOrigin),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf", Outcome::CutByOrigin),
+        ("HTTP/1.1 200 OK\r\n\r\nuntil close", Outcome::Complete),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", Outcome::OriginBroken),
+    ] {
+        let bench = Bench::new(Driver::Auto);
+        let request = format!("GET /a HTTP/1.1\r\n{HOST}\r\n");
+        let origin = bench.origin(vec![(request.clone().into(), answer.into())]);
+        let mut client = bench.client();
+        client.write_all(request.replace("/a", &format!("{ABSOLUTE}/a")).as_bytes()).unwrap();
+        let received = read_to_end(client);
+        assert!(answer.as_bytes().starts_with(&received), "{answer:?}");
+        origin.join().unwrap();
+        assert_eq!(outcome(&bench.finish()[0]), expected, "{answer:?}");
+    }
+}
+
+#[test]
+fn an_origin_that_says_nothing_gives_a_502() {
+    for answer in ["", "rubbish\r\n\r\n"] {
+        let bench = Bench::new(Driver::Auto);
+        let request = format!("GET /a HTTP/1.1\r\n{HOST}\r\n");
+        let origin = bench.origin(vec![(request.clone().into(), answer.into())]);
+        let mut client = bench.client();
+        client.write_all(request.replace("/a", &format!("{ABSOLUTE}/a")).as_bytes()).unwrap();
+        let received = String::from_utf8(read_to_end(client)).unwrap();
+        assert!(received.starts_with("HTTP/1.1 502 "), "{received}");
+        assert!(received.contains("\"agent_gate_error\""), "{received}");
+        origin.join().unwrap();
+        let found = bench.finish();
+        assert_eq!(found[0].row.status, Some(502));
+        assert_ne!(outcome(&found[0]), Outcome::Complete);
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_is_recorded_with_what_it_sent() {
+    let bench = Bench::new(Driver::Auto);
+    let origin = bench.origin.try_clone().unwrap();
+    let mut client = bench.client();
+    let head = format!("POST {ABSOLUTE}/a HTTP/1.1\r\n{HOST}Content-Length: 100\r\n\r\nhalf");
+    client.write_all(head.as_bytes()).unwrap();
+    let (mut upstream, _) = origin.accept().unwrap();
+    let mut first = [0; 4];
+    upstream.read_exact(&mut first).unwrap();
+    drop(client);
+    let mut rest = Vec::new();
+    let _ = upstream.read_to_end(&mut rest);
+    assert!(rest.ends_with(b"half"));
+    let found = bench.finish();
+    assert_eq!(outcome(&found[0]), Outcome::CutByClient);
+    assert_eq!(body_of(&found[0].request), b"half");
+    let Some(Record::Request(request)) = &found[0].request else { panic!("no request") };
+    assert!(!request.complete);
+}
+
+#[test]
+fn malformed_requests_go_nowhere() {
+    for request in [
+        format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST}{HOST}\r\n"),
+        format!(
+            "POST {ABSOLUTE}/ HTTP/1.1\r\n{HOST}Content-Length: 1\r\nContent-Length: 2\r\n\r\n"
+        ),
+        format!(
+            "POST {ABSOLUTE}/ HTTP/1.1\r\n{HOST}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ),
+        format!("GET {ABSOLUTE}/ HTTP/1.1\n{HOST}\r\n"),
+        "GET / HTTP/1.1\r\nHost: origin.example\r\n\r\n".to_owned(),
+        "CONNECT origin.example HTTP/1.1\r\n\r\n".to_owned(),
+        "no http at all\r\n\r\n".to_owned(),
+    ] {
+        let bench = Bench::new(Driver::Auto);
+        let mut client = bench.client();
+        client.write_all(request.as_bytes()).unwrap();
+        let received = String::from_utf8(read_to_end(client)).unwrap();
+        assert!(received.starts_with("HTTP/1.1 400 "), "{request:?}: {received}");
+        assert!(received.contains("X-Agent-Gate-Block: bad_request\r\n"), "{received}");
+        let found = bench.finish();
+        assert_eq!(found[0].row.refused_by, Some(RefusedBy::BadRequest), "{request:?}");
+    }
+}
+
+#[test]
+fn loopback_is_refused_after_resolution() {
+    let bench = Bench::new(Driver::Auto);
+    let port = bench.origin.local_addr().unwrap().port();
+    let mut client = bench.client();
+    let request =
+        format!("GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+    client.write_all(request.as_bytes()).unwrap();
+    let received = String::from_utf8(read_to_end(client)).unwrap();
+    assert!(received.starts_with("HTTP/1.1 403 "), "{received}");
+    assert!(received.contains("x-should-retry: false\r\n"), "{received}");
+    bench.origin.set_nonblocking(true).unwrap();
+    assert!(bench.origin.accept().is_err(), "the origin was reached");
+    let found = bench.finish();
+    assert!(found.iter().any(|e| e.row.refused_by == Some(RefusedBy::AddressRefused)));
+}
+
+#[test]
+fn an_upgraded_connection_is_relayed_both_ways() {
+    let bench = Bench::new(Driver::Auto);
+    let request =
+        format!("GET /ws HTTP/1.1\r\n{HOST}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nfirst";
+    let origin = bench.origin(vec![
+        (request.clone().into(), answer.into()),
+        (b"ping".to_vec(), b"pong".to_vec()),
+    ]);
+    let mut client = bench.client();
+    client.write_all(request.replace("/ws", &format!("{ABSOLUTE}/ws")).as_bytes()).unwrap();
+    assert_eq!(read_answer(&mut client, answer.len()), answer.as_bytes());
+    client.write_all(b"ping").unwrap();
+    assert_eq!(read_answer(&mut client, 4), b"pong");
+    drop(client);
+    origin.join().unwrap();
+    let found = bench.finish();
+    let Some(Record::Response(response)) = &found[0].response else { panic!("no response") };
+    let upgraded = response.upgraded.unwrap();
+    assert_eq!((upgraded.sent, upgraded.received), (4, 9));
+}

@@ -1,0 +1,176 @@
+//! A run in the gate: its record first, then its listeners; at its end the other way round.
+
+use std::borrow::Cow;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+
+use agent_gate_engine::{Engine, Listener, RunSettings};
+use agent_gate_store::record::{Record, Run, RunEnd};
+use agent_gate_store::{Id, Recorder, Stopped, Timestamp};
+use anyhow::{Context, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rustls_pki_types::CertificateDer;
+
+use super::control::{Attach, ListenerKind, Upstream, VERSION};
+use super::ports;
+
+/// About how much a record of a run takes besides its command line, in bytes.
+const RECORD_BYTES: usize = 512;
+
+/// Where runs attach.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    engine: Engine,
+    recorder: Recorder,
+}
+
+/// A run that has attached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attached {
+    /// Its id.
+    pub(crate) run: Id,
+    /// The port of its proxy on the loopback, where the gate made the listener.
+    pub(crate) proxy_port: Option<u16>,
+}
+
+impl Runs {
+    /// Runs of this engine, recorded here.
+    pub(crate) fn new(engine: Engine, recorder: Recorder) -> Self {
+        Self { engine, recorder }
+    }
+
+    /// The engine that serves them.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Ends the engine; runs that are still attached end with it.
+    pub(crate) fn shut_down(self) {
+        self.engine.shutdown();
+    }
+
+    /// Records a run and serves its listeners; without any, a proxy on a loopback port is made.
+    ///
+    /// # Errors
+    /// When the run cannot be recorded or served as it wants; nothing of it is served then.
+    pub(crate) fn attach(
+        &self,
+        attach: &Attach,
+        mut listeners: Vec<Listener>,
+    ) -> anyhow::Result<Attached> {
+        let run = Id::new();
+        let settings = settings(run, attach)?;
+        let proxy_port = if listeners.is_empty() {
+            let (listener, port) = own_proxy().context("the run's proxy port")?;
+            listeners.push(listener);
+            Some(port)
+        } else {
+            None
+        };
+        self.record(&Record::Run(run_record(run, attach)))?;
+        if let Err(error) = self.engine.attach(settings, listeners) {
+            let _ = self.record_end(run, None, Some("it could not be served"), 0);
+            return Err(error.into());
+        }
+        Ok(Attached { run, proxy_port })
+    }
+
+    /// Ends a run and records how; the number of its exchanges. `reason` says why when it was not
+    /// the command's own end.
+    ///
+    /// # Errors
+    /// When the end could not be recorded; the run has ended all the same.
+    pub(crate) fn detach(
+        &self,
+        run: Id,
+        status: Option<i32>,
+        reason: Option<&str>,
+    ) -> Result<u64, Stopped> {
+        let exchanges = self.engine.detach(run);
+        self.record_end(run, status, reason, exchanges)?;
+        Ok(exchanges)
+    }
+
+    fn record_end(
+        &self,
+        run: Id,
+        status: Option<i32>,
+        reason: Option<&str>,
+        exchanges: u64,
+    ) -> Result<(), Stopped> {
+        let (id, at) = (Id::new(), Timestamp::now());
+        let reason = reason.map(Cow::Borrowed);
+        self.record(&Record::RunEnd(RunEnd { id, run, at, status, reason, exchanges }))
+    }
+
+    /// Returns when the record is with the kernel.
+    fn record(&self, record: &Record<'_>) -> Result<(), Stopped> {
+        let bytes = match record {
+            Record::Run(run) => run.argv.iter().map(|argument| argument.len()).sum(),
+            _ => 0,
+        };
+        let permit = self.recorder.reserve_blocking(RECORD_BYTES + bytes)?;
+        permit.record_with_receipt(record).wait()
+    }
+}
+
+/// The sockets that came with an attach, as what they are.
+///
+/// # Errors
+/// When there are more or fewer than announced.
+pub(crate) fn listeners(
+    kinds: &[ListenerKind],
+    sockets: Vec<OwnedFd>,
+) -> anyhow::Result<Vec<Listener>> {
+    ensure!(
+        kinds.len() == sockets.len(),
+        "{} listeners announced, {} arrived",
+        kinds.len(),
+        sockets.len()
+    );
+    let listener = |(kind, socket): (&ListenerKind, OwnedFd)| match kind {
+        ListenerKind::Proxy => Listener::Proxy(socket.into()),
+        ListenerKind::Transparent => Listener::Transparent(socket.into()),
+        ListenerKind::DnsTcp => Listener::DnsTcp(socket.into()),
+        ListenerKind::DnsUdp => Listener::DnsUdp(socket.into()),
+    };
+    Ok(kinds.iter().zip(sockets).map(listener).collect())
+}
+
+fn own_proxy() -> std::io::Result<(Listener, u16)> {
+    let listener: TcpListener = ports::listen_anywhere()?;
+    let port = listener.local_addr()?.port();
+    Ok((Listener::Proxy(listener), port))
+}
+
+fn run_record(id: Id, attach: &Attach) -> Run<'_> {
+    Run {
+        id,
+        at: Timestamp::now(),
+        argv: attach.argv.iter().map(|argument| argument.as_str().into()).collect(),
+        cwd: attach.cwd.as_str().into(),
+        agent: attach.agent.as_str().into(),
+        mode: attach.mode,
+        weaker: attach.weaker.as_deref().map(Cow::Borrowed),
+        pid: attach.pid,
+        version: VERSION.into(),
+    }
+}
+
+fn settings(id: Id, attach: &Attach) -> anyhow::Result<RunSettings> {
+    let Upstream { enforce_allowlist, cas, insecure, resolve } = &attach.upstream;
+    Ok(RunSettings {
+        id,
+        mode: attach.mode,
+        enforce_allowlist: *enforce_allowlist,
+        upstream_cas: cas.iter().map(|ca| certificate(ca)).collect::<Result<_, _>>()?,
+        upstream_insecure: *insecure,
+        resolve: resolve.iter().map(|rule| rule.parse()).collect::<Result<_, _>>()?,
+    })
+}
+
+fn certificate(base64: &str) -> anyhow::Result<CertificateDer<'static>> {
+    let der = BASE64_STANDARD.decode(base64).context("a certificate that is not base64")?;
+    Ok(CertificateDer::from(der))
+}

@@ -1,0 +1,29 @@
+//! The program: parse the command line, run the command, print what went wrong, exit.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cli;
+mod commands;
+mod config;
+mod demo;
+mod exit_code;
+mod gate;
+mod paths;
+mod signals;
+mod sys;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit_code::of_usage(&error),
+    };
+    match commands::run(cli) {
+        Ok(code) => code.into(),
+        Err(error) => exit_code::of_failure(&error),
+    }
+}

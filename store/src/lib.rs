@@ -1,0 +1,42 @@
+//! What agent-gate keeps on disk.
+//!
+//! The journal (JSON Lines, [`record`]) is the truth; the index (SQLite) is a view that can be
+//! rebuilt from it. Everything is written by one thread, fed over a bounded channel by
+//! [`Recorder`] handles; everything is read through [`Reader`]. This crate knows nothing of
+//! sockets, TLS, HTTP parsing or HTML.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod host;
+pub mod journal;
+pub mod layout;
+pub mod lists;
+pub mod reader;
+pub mod record;
+pub mod recorder;
+pub mod rows;
+
+mod body;
+mod budget;
+mod encode;
+mod error;
+mod index;
+mod private;
+mod receipt;
+mod reindex;
+mod row;
+mod side_files;
+mod store;
+mod values;
+mod writer;
+
+pub use error::Error;
+pub use host::HostName;
+pub use layout::Layout;
+pub use lists::{HostList, HostLists};
+pub use reader::Reader;
+pub use record::{Id, Record, Timestamp};
+pub use recorder::{Permit, Receipt, Recorder, Reserve, SideFile, Stopped};
+pub use reindex::{ReindexSummary, reindex};
+pub use rows::{Exchange, ExchangeRow, Filter, Kind, RunRow};
+pub use store::{Committed, Options, Store};

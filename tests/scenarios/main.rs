@@ -1,0 +1,55 @@
+//! Scenarios: the built `agent-gate` from outside, against our own origin, with real clients.
+//!
+//! | module | what it tells |
+//! | --- | --- |
+//! | [`origin_alone`] | the origin without a gate: what the rest stands on |
+//! | [`curl`] | with and without proxy variables: CONNECT, absolute form, transparent 443 and 80 |
+//! | [`git`] | clone and push over https |
+//! | [`python`] | requests and httpx |
+//! | [`node`] | Node's fetch |
+//! | [`framing`] | every way in which HTTP/1.1 says where a message ends, and what comes before and after |
+//! | [`odd_requests`] | pipelined, byte by byte, very long, and what could be smuggled |
+//! | [`streams`] | server-sent events arrive one by one |
+//! | [`big_bodies`] | a gigabyte each way while the gate's memory stays flat |
+//! | [`policy`] | denylist, allowlist, passthrough, and addresses the gate does not dial |
+//! | [`faults`] | names, certificates, and either side gone in mid-body |
+//! | [`command`] | the jailed command's exit code, signals, input, output, folder and environment |
+//! | [`terminal`] | job control, Ctrl-C and window size in a shell on a pseudo-terminal |
+//! | [`settings`] | settings and lists that cannot be used, ports that are taken |
+//! | [`disk`] | a read-only home and a full disk |
+//! | [`no_namespaces`] | what remains where no user namespace can be made |
+//! | [`gate_life`] | one gate for many runs: start races, stale sockets, linger, runs that die |
+//! | [`killed_gate`] | `kill -9` of the gate in the middle of 200 concurrent requests |
+//! | [`reindex`] | the index from the journal alone |
+//! | [`walls`] | what a jailed command cannot see or reach |
+//! | [`views`] | tail, dashboard, demo, version |
+//! | [`proxy`] | `agent-gate proxy` for commands started otherwise |
+//!
+//! A scenario tells its steps in prose at its top and stands on [`support`]: an origin server that
+//! remembers every byte, and a bench with a home folder and at most one gate. Nothing here measures
+//! time, reaches the internet, or touches the real home folder.
+#![allow(clippy::unwrap_used)]
+
+mod big_bodies;
+mod command;
+mod curl;
+mod disk;
+mod faults;
+mod framing;
+mod gate_life;
+mod git;
+mod killed_gate;
+mod no_namespaces;
+mod node;
+mod odd_requests;
+mod origin_alone;
+mod policy;
+mod proxy;
+mod python;
+mod reindex;
+mod settings;
+mod streams;
+mod support;
+mod terminal;
+mod views;
+mod walls;
