@@ -56,7 +56,7 @@ pub(crate) enum Command {
     DemoClient(DemoClientOptions),
 }
 
-/// Options of the demo's scripted agent.
+/// Options of the scripted agent.
 #[derive(Debug, Args)]
 pub(crate) struct DemoClientOptions {
     /// Without a jail names do not lead to the gate: use the proxy variables

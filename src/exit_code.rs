@@ -54,7 +54,7 @@ impl From<Exit> for ExitCode {
 
 /// Prints a failure as one line and says what to exit with.
 pub(crate) fn of_failure(error: &anyhow::Error) -> ExitCode {
-    if error.chain().any(|cause| cause.is::<OutputClosed>()) {
+    if error.is::<OutputClosed>() {
         // `agent-gate tail | head` ended as its user wanted.
         return Exit::Success.into();
     }

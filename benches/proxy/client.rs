@@ -18,6 +18,9 @@ use crate::journal::Passed;
 use crate::options::Kind;
 use crate::stream::Stream;
 
+/// Large bodies are written in such pieces.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// A way to the origin, and what has passed on it.
 #[derive(Clone)]
 pub(crate) struct Way {
@@ -36,13 +39,6 @@ pub(crate) struct Connection {
     passed: Rc<Cell<Passed>>,
 }
 
-/// When an answer came, from the moment its request was sent.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Answered {
-    pub(crate) first_byte: Duration,
-    pub(crate) end: Duration,
-}
-
 impl Connection {
     /// Opens a connection up to the end of TLS.
     pub(crate) async fn open(way: &Way) -> io::Result<Self> {
@@ -53,19 +49,23 @@ impl Connection {
         Ok(Self { messages: Messages::new(stream), passed: Rc::clone(&way.passed) })
     }
 
-    /// Gets `target`, whose answer says its length.
-    pub(crate) async fn get(&mut self, target: &str) -> io::Result<Answered> {
+    /// Gets `target`, whose answer says its length; how long that took.
+    pub(crate) async fn get(&mut self, target: &str) -> io::Result<Duration> {
         self.exchange(head("GET", target, "").as_bytes(), 0).await
     }
 
-    /// Posts a JSON body.
-    pub(crate) async fn post(&mut self, target: &str, body: &[u8]) -> io::Result<Answered> {
+    /// Posts a body that is said to be JSON; how long its end and the answer took.
+    pub(crate) async fn post(&mut self, target: &str, body: &[u8]) -> io::Result<Duration> {
         let length = body.len();
         let fields = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
-        let head = head("POST", target, &fields);
-        let session = self.messages.stream.writer.session();
-        session.borrow_mut().seal(head.as_bytes())?;
-        self.exchange(body, length as u64).await
+        let writer = &mut self.messages.stream.writer;
+        let session = writer.session();
+        session.borrow_mut().seal(head("POST", target, &fields).as_bytes())?;
+        let (earlier, last) = body.split_at(length.saturating_sub(1) / PIECE_BYTES * PIECE_BYTES);
+        for piece in earlier.chunks(PIECE_BYTES) {
+            writer.write(piece).await?;
+        }
+        self.exchange(last, length as u64).await
     }
 
     /// Gets a stream of events to its end. Returns when its first byte came, and how old each
@@ -98,14 +98,13 @@ impl Connection {
         while let Ok(true) = self.messages.fill().await {}
     }
 
-    async fn exchange(&mut self, bytes: &[u8], body_length: u64) -> io::Result<Answered> {
+    async fn exchange(&mut self, bytes: &[u8], body_length: u64) -> io::Result<Duration> {
         let sent = Instant::now();
         self.messages.stream.writer.write(bytes).await?;
         let length = self.answer_head().await?;
-        let first_byte = sent.elapsed();
         self.messages.skip(length).await?;
         self.count(body_length, length);
-        Ok(Answered { first_byte, end: sent.elapsed() })
+        Ok(sent.elapsed())
     }
 
     /// Reads the head of a good answer; the length of its body.

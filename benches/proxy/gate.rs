@@ -4,8 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use agent_gate_engine::{Config, Driver, Engine, Listener, RunSettings};
 use agent_gate_store::record::{self, Mode};
-use agent_gate_store::store::Options;
-use agent_gate_store::{HostLists, Id, Layout, Record, Store, Timestamp};
+use agent_gate_store::{HostLists, Id, Layout, Options, Record, Store, Timestamp};
 use anyhow::{Context as _, Result};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;

@@ -44,7 +44,8 @@ impl Journal {
         while requests < passed.exchanges || responses < passed.exchanges {
             let mut lines = Lines::from(&self.layout, self.place)?;
             while let Some(line) = lines.next_line()? {
-                self.place = Some((line.position.day, line.position.offset + line.position.length + 1));
+                self.place =
+                    Some((line.position.day, line.position.offset + line.position.length + 1));
                 self.count(&line, &mut found, &mut requests, &mut responses)?;
             }
             if Instant::now() > deadline {

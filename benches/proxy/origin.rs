@@ -54,7 +54,9 @@ impl Origin {
             let target = head.start_line().split(' ').nth(1).unwrap_or("/").to_owned();
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             match path {
-                "/bytes" => self.bytes(&mut messages, number(query, "n"), number(query, "seed")).await,
+                "/bytes" => {
+                    self.bytes(&mut messages, number(query, "n"), number(query, "seed")).await
+                }
                 "/sse" => events(&mut messages, number(query, "n"), number(query, "ms")).await,
                 _ if head.start_line().starts_with("POST ") => answer(&mut messages, b"{}").await,
                 _ => answer(&mut messages, &self.noise_as_text()).await,
@@ -69,7 +71,9 @@ impl Origin {
 
     /// `length` bytes, others for each seed.
     async fn bytes(&self, messages: &mut Messages, length: u64, seed: u64) -> io::Result<()> {
-        let head = format!("{HEAD}Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{HEAD}Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n"
+        );
         let writer = &mut messages.stream.writer;
         let session = writer.session();
         session.borrow_mut().seal(head.as_bytes())?;
@@ -107,12 +111,13 @@ async fn answer(messages: &mut Messages, body: &[u8]) -> io::Result<()> {
 /// `count` events, one each `period_ms`, each its own chunk and its own write.
 async fn events(messages: &mut Messages, count: u64, period_ms: u64) -> io::Result<()> {
     let writer = &mut messages.stream.writer;
-    let head = format!("{HEAD}Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head =
+        format!("{HEAD}Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
     writer.write(head.as_bytes()).await?;
     let mut due = Instant::now();
     for _ in 0..count {
         due += Duration::from_millis(period_ms);
-        sleep_until(due).await;
+        sleep_until(due.into()).await;
         writer.write(event_chunk().as_bytes()).await?;
     }
     writer.write(b"0\r\n\r\n").await

@@ -25,7 +25,8 @@ struct Relay {
 
 /// Serves until the bench ends.
 pub(crate) fn run(settings: &Settings) -> Result<()> {
-    let (origin, origin_authority) = settings.origin.as_ref().context("the relay needs an origin")?;
+    let (origin, origin_authority) =
+        settings.origin.as_ref().context("the relay needs an origin")?;
     let (downstream, authority) = authority::server()?;
     let upstream = authority::client(origin_authority, true)?;
     let relay = Rc::new(Relay { origin: *origin, downstream, upstream });
@@ -52,7 +53,8 @@ impl Relay {
         let tcp = TcpStream::connect_addr(self.origin).await?;
         tcp.set_nodelay(true)?;
         let up = Stream::connect(tcp, Arc::clone(&self.upstream), HOST).await?;
-        let (sent, received) = join(copy(down.reader, up.writer), copy(up.reader, down.writer)).await;
+        let (sent, received) =
+            join(copy(down.reader, up.writer), copy(up.reader, down.writer)).await;
         sent.and(received)
     }
 }

@@ -108,13 +108,17 @@ impl Out {
 /// The two sides of rustls' unbuffered API under one name.
 trait Unbuffered {
     type Data;
-    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
+    -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Unbuffered for UnbufferedConnectionCommon<ClientConnectionData> {
     type Data = ClientConnectionData;
 
-    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+    fn process<'c, 'i>(
+        &'c mut self,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(records)
     }
 }
@@ -122,7 +126,10 @@ impl Unbuffered for UnbufferedConnectionCommon<ClientConnectionData> {
 impl Unbuffered for UnbufferedConnectionCommon<ServerConnectionData> {
     type Data = ServerConnectionData;
 
-    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+    fn process<'c, 'i>(
+        &'c mut self,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(records)
     }
 }
@@ -161,10 +168,7 @@ fn open<C: Unbuffered>(
     }
 }
 
-fn encode<D>(
-    data: &mut rustls::unbuffered::EncodeTlsData<'_, D>,
-    out: &mut Out,
-) -> io::Result<()> {
+fn encode<D>(data: &mut rustls::unbuffered::EncodeTlsData<'_, D>, out: &mut Out) -> io::Result<()> {
     let mut required = 0;
     loop {
         match data.encode(out.room(required)) {

@@ -17,7 +17,7 @@ pub(crate) fn check(request: &Request, port: u16) -> Result<(), Response> {
 /// A rebound name arrives as `Host: evil.example`; an absolute-form target would override the field
 /// (RFC 9112, section 3.2.2), so only origin form passes.
 fn check_host(request: &Request, port: u16) -> Result<(), Response> {
-    if !request.target.starts_with('/') {
+    if !request.target().starts_with('/') {
         return Err(Response::text(400, "the request target must be a path"));
     }
     let mut hosts = request.fields("host");
@@ -38,8 +38,8 @@ fn check_origin(request: &Request, port: u16) -> Result<(), Response> {
 /// (our opener policy cuts even the handle). Everything else from elsewhere is refused; a
 /// `same-site` request comes from another port of this machine and is as foreign.
 fn check_site(request: &Request) -> Result<(), Response> {
-    let is = |name: &str, value: &str| request.fields(name).all(|field| field == value);
-    let has = |name: &str| request.fields(name).next().is_some();
+    let is = |name: &'static str, value: &str| request.fields(name).all(|field| field == value);
+    let has = |name: &'static str| request.fields(name).next().is_some();
     let navigation = has("sec-fetch-mode")
         && is("sec-fetch-mode", "navigate")
         && has("sec-fetch-dest")
@@ -49,7 +49,7 @@ fn check_site(request: &Request) -> Result<(), Response> {
 }
 
 fn check_method(request: &Request) -> Result<(), Response> {
-    match request.method.as_str() {
+    match request.method() {
         "GET" | "HEAD" => Ok(()),
         _ => Err(Response::text(405, "these pages are read only").with("Allow", "GET, HEAD")),
     }

@@ -79,10 +79,10 @@ struct State {
     stopped: bool,
 }
 
-/// How many pages may wait at once. Each holds a connection's thread, and the other connections
-/// (`server::CONNECTIONS_MAX`) stay free for requests that are answered at once.
+/// How many pages may wait at once. Each holds a request's place, and the other places
+/// (`places::REQUESTS_MAX`) stay free for requests that are answered at once.
 const WAITING_MAX: usize = 64;
-const _: () = assert!(WAITING_MAX < crate::server::CONNECTIONS_MAX);
+const _: () = assert!(WAITING_MAX < crate::places::REQUESTS_MAX);
 
 /// How long one request waits for news. Under the 30 s after which proxies and browsers' extensions
 /// lose patience.

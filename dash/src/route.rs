@@ -38,7 +38,7 @@ pub(crate) fn answer(request: &Request, site: &Site) -> Response {
     if let Err(refusal) = guard::check(request, site.address.port()) {
         return refusal;
     }
-    let Some(route) = route(&request.target) else { return not_found() };
+    let Some(route) = route(request.target()) else { return not_found() };
     match show(&route, site) {
         Ok(Some(response)) => response,
         Ok(None) => not_found(),

@@ -1,33 +1,38 @@
-//! The server: one accepting thread, a thread for each connection, and a bound on how many.
+//! The server: `tiny_http` on our listener, one thread that takes its requests, and a bounded number
+//! of threads that answer them.
 //!
-//! The gate's audit runs in the same process, so nothing a client of these pages does may cost it
-//! more than the bounds below: connections, bytes of a head, time for a head, time for a write.
+//! The gate's audit runs in the same process. What keeps a client of these pages from harming it is
+//! told in `lib.rs`.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_gate_store::Layout;
+use socket2::SockRef;
 
-use crate::http::{Connection, Received};
+use crate::http::{Lost, Request, Response};
 use crate::live::{Changes, Live};
+use crate::places::{Place, Places};
 use crate::route;
 
-/// How many connections are served at once; the next ones wait in the listener's queue, and an idle
-/// one is closed after `http::HEAD_TIME_MAX`.
-pub(crate) const CONNECTIONS_MAX: usize = 192;
-
-/// Stack of a connection's thread. Nothing on it recurses over captured data.
+/// Stack of a request's thread. Nothing on it recurses over captured data.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// How long to leave the listener alone after it failed (out of descriptors, mostly).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long one write may wait for a client that does not read.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How long [`Server::stop`] waits for connections that are busy with a page.
+/// How often `tiny_http`'s threads are nudged, see [`nudge`]. A person hardly notices the wait.
+const NUDGE_EVERY: Duration = Duration::from_millis(500);
+
+/// How long [`Server::stop`] waits for the port to close, and for requests in work.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How often it looks whether the port is closed.
+const STOP_LOOK: Duration = Duration::from_millis(5);
 
 /// Why the dashboard could not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,25 +48,17 @@ pub enum Error {
 /// The running dashboard. Dropping it stops it as [`Server::stop`] does.
 pub struct Server {
     site: Arc<Site>,
+    /// Owned by the thread that takes the requests: when that ends, the port closes.
+    http: Weak<tiny_http::Server>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What every connection shares.
+/// What every request shares.
 pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) layout: Layout,
     pub(crate) live: Live,
-    open: Mutex<Open>,
-    /// Told whenever a connection ended or the server stops.
-    freed: Condvar,
-}
-
-#[derive(Default)]
-struct Open {
-    /// By a number of our own; the streams are here so that stopping can shut them down.
-    streams: HashMap<u64, Arc<TcpStream>>,
-    next: u64,
-    stopped: bool,
+    places: Arc<Places>,
 }
 
 impl Server {
@@ -79,16 +76,14 @@ impl Server {
             return Err(Error::NotLoopback(address));
         }
         listener.set_nonblocking(false)?;
-        let site = Arc::new(Site {
-            address,
-            layout,
-            live: Live::new(changes),
-            open: Mutex::default(),
-            freed: Condvar::new(),
-        });
-        let mut server = Self { site, threads: Vec::new() };
+        prepare_connections(&listener)?;
+        let live = Live::new(changes);
+        let site = Arc::new(Site { address, layout, live, places: Arc::default() });
+        let http = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        let http = Arc::new(http);
+        let mut server = Self { site, http: Arc::downgrade(&http), threads: Vec::new() };
         server.spawn("dash-live", |site| site.live.watch())?;
-        server.spawn("dash-accept", move |site| accept(&listener, &site))?;
+        server.spawn("dash-requests", move |site| take_requests(&http, &site))?;
         Ok(server)
     }
 
@@ -98,7 +93,8 @@ impl Server {
         self.site.address
     }
 
-    /// Closes the listener and ends all connections and threads.
+    /// Closes the listener, sends the waiting pages home and ends the threads. Connections that
+    /// ask nothing stay open until their clients, or this process, end.
     pub fn stop(self) {
         drop(self);
     }
@@ -117,105 +113,101 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.site.stop();
+        self.site.live.stop();
+        self.site.places.close();
+        if let Some(http) = self.http.upgrade() {
+            http.unblock();
+        }
         for thread in self.threads.drain(..) {
             // A panic there was already told by the panic hook; there is nothing left to save.
             let _ = thread.join();
         }
-        self.site.wait_until_empty();
+        wait_until_closed(self.site.address);
+        self.site.places.wait_until_empty(STOP_TIME_MAX);
     }
 }
 
-impl Site {
-    fn stop(&self) {
-        let mut open = self.lock();
-        open.stopped = true;
-        for stream in open.streams.values() {
-            // Already gone is as good.
-            let _ = stream.shutdown(Shutdown::Both);
+/// What the connections should have, set on the listener, which `tiny_http` lets us see: Linux hands
+/// both down. Where a system does not, a client that reads nothing keeps its place until it ends.
+fn prepare_connections(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_write_timeout(Some(WRITE_TIME_MAX))
+}
+
+/// `tiny_http` drops the listener on a thread of its own, some time after the server.
+fn wait_until_closed(address: SocketAddr) {
+    let deadline = Instant::now() + STOP_TIME_MAX;
+    while TcpStream::connect_timeout(&address, STOP_TIME_MAX).is_ok() && Instant::now() < deadline {
+        thread::sleep(STOP_LOOK);
+    }
+}
+
+/// Nothing here waits for a client, so that none can hold up the others.
+fn take_requests(http: &Arc<tiny_http::Server>, site: &Arc<Site>) {
+    let mut nudged = Instant::now();
+    while !site.places.closed() {
+        if nudged.elapsed() >= NUDGE_EVERY {
+            nudge(site.address);
+            nudged = Instant::now();
         }
-        drop(open);
-        self.freed.notify_all();
-        self.live.stop();
-        // `accept` has no other way to learn of it; if this fails it was not waiting there.
-        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
-    }
-
-    fn wait_until_empty(&self) {
-        let open = self.lock();
-        let _ = self.freed.wait_timeout_while(open, STOP_TIME_MAX, |open| !open.streams.is_empty());
-    }
-
-    /// Waits for a free place; false when the server stops.
-    fn wait_for_place(&self) -> bool {
-        let open = self
-            .freed
-            .wait_while(self.lock(), |open| open.streams.len() >= CONNECTIONS_MAX && !open.stopped)
-            .unwrap_or_else(PoisonError::into_inner);
-        !open.stopped
-    }
-
-    /// Takes the stream into the books; none when the server stops.
-    fn admit(self: &Arc<Self>, stream: TcpStream) -> Option<Place> {
-        let mut open = self.lock();
-        if open.stopped {
-            return None;
-        }
-        let number = open.next;
-        open.next += 1;
-        let stream = Arc::new(stream);
-        open.streams.insert(number, Arc::clone(&stream));
-        Some(Place { site: Arc::clone(self), number, stream })
-    }
-
-    /// Each change of the books is one statement: a poisoned lock is usable.
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One of the places for a connection, given back on drop, also when its thread panics.
-struct Place {
-    site: Arc<Site>,
-    number: u64,
-    stream: Arc<TcpStream>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.site.lock().streams.remove(&self.number);
-        self.site.freed.notify_all();
-    }
-}
-
-fn accept(listener: &TcpListener, site: &Arc<Site>) {
-    while site.wait_for_place() {
-        let Ok((stream, _)) = listener.accept() else {
-            thread::sleep(ACCEPT_PAUSE);
-            continue;
-        };
-        let Some(place) = site.admit(stream) else { return };
-        // Without a thread the connection is closed, which is all that can be done for it.
-        let _ = thread::Builder::new()
-            .name("dash-connection".to_owned())
+        // An error is the end of accepting (out of descriptors, mostly): the connections there are
+        // may still ask.
+        let Ok(Some(request)) = http.recv_timeout(NUDGE_EVERY) else { continue };
+        let request = Request::new(request);
+        let Some(place) = site.places.take() else { return };
+        let (shared, server) = (Arc::clone(site), Arc::downgrade(http));
+        let started = thread::Builder::new()
+            .name("dash-request".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || serve(&place));
+            .spawn(move || serve(request, &place, &shared, &server));
+        if started.is_err() {
+            note_lost(site, &Arc::downgrade(http));
+        }
     }
 }
 
-fn serve(place: &Place) {
-    let Ok(mut connection) = Connection::new(&place.stream) else { return };
-    loop {
-        let kept_open = match connection.receive() {
-            Received::Closed => return,
-            Received::Unusable(response) => connection.send_last(response),
-            Received::Request(request) => {
-                let response = route::answer(&request, &place.site);
-                connection.send(&request, response)
-            }
-        };
-        if !matches!(kept_open, Ok(true)) {
-            return;
+/// Frees a connection that `tiny_http` 0.12 forgot: when several come at once, its pool gives them to
+/// the same idle thread, and all but one wait for some other connection to end. So one does.
+fn nudge(address: SocketAddr) {
+    // Failing, it was too busy to need it, or accepts no more.
+    let _ = TcpStream::connect_timeout(&address, NUDGE_EVERY);
+}
+
+fn serve(request: Request, place: &Place, site: &Site, http: &Weak<tiny_http::Server>) {
+    let response = if place.surplus {
+        Response::text(503, "too many requests at once").with("Retry-After", "1")
+    } else {
+        surviving(|| route::answer(&request, site))
+    };
+    if let Err(Lost) = request.respond(response) {
+        note_lost(site, http);
+    }
+}
+
+/// A page that panics costs its own request alone.
+fn surviving(answer: impl FnOnce() -> Response) -> Response {
+    // Whatever is shared between requests holds after every statement (`Places`, `Live`).
+    panic::catch_unwind(AssertUnwindSafe(answer))
+        .unwrap_or_else(|_| Response::text(500, "this page failed; the gate goes on"))
+}
+
+fn note_lost(site: &Site, http: &Weak<tiny_http::Server>) {
+    if site.places.lose() {
+        site.places.close();
+        if let Some(http) = http.upgrade() {
+            http.unblock();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panicking_page_is_answered_for() {
+        let response = surviving(|| panic!("as the test wants it"));
+        assert_eq!(response.status(), 500);
     }
 }

@@ -106,3 +106,6 @@ pub(crate) const POOL_EXPIRY_PERIOD: Duration = Duration::from_secs(10);
 
 /// After an accept that failed for want of descriptors or memory, the next one waits this long.
 pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(20);
+
+/// While recording has stopped, what is to be recorded is tried again this often.
+pub(crate) const RECORD_RETRY: Duration = Duration::from_millis(100);

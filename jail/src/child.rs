@@ -136,6 +136,7 @@ impl Child {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reaping {
     /// Every child's, as pid 1 must.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     All,
     /// The command's, as a guest in a process that may have other children.
     CommandAlone,

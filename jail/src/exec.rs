@@ -3,10 +3,11 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{AccessFlags, Pid, access, execve};
 
@@ -54,7 +55,7 @@ impl Exec {
         &self,
         in_child: impl FnOnce() -> nix::Result<()>,
     ) -> nix::Result<Result<Pid, Failure>> {
-        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let (reader, writer) = private_pipe()?;
         let pid = match sys::fork()? {
             Fork::Parent(pid) => pid,
             Fork::Child => {
@@ -171,6 +172,15 @@ impl Failure {
         let kind = kinds.into_iter().find(|it| *it as u8 == kind)?;
         Some(Self { errno: i32::from_ne_bytes([a, b, c, d]), kind })
     }
+}
+
+/// A pipe that no exec hands on. (Not every Unix can make one in a single call.)
+pub(crate) fn private_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = nix::unistd::pipe()?;
+    for end in [&reader, &writer] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    }
+    Ok((reader, writer))
 }
 
 /// Where a command may be: itself if it has a slash, otherwise in each folder of `PATH`.

@@ -20,9 +20,11 @@ pub struct Plan {
     pub transparent_ports: Vec<u16>,
     /// The gate's CA certificate as PEM, without its key.
     pub authority_pem: String,
-    /// Where the jailed command finds `ca.pem`, `bundle.pem` and `truststore.jks`.
+    /// Where the jailed command finds `ca.pem`, `bundle.pem` and `truststore.jks`: a read-only
+    /// folder of the jail's own, which may lie in a hidden one; a real folder when unconfined.
     pub trust_dir: PathBuf,
-    /// Folders and files that the jailed command must not see; confined runs only.
+    /// Folders and files that the jailed command must not see; what is missing is made as a
+    /// folder, so that the command cannot make it. Confined runs only.
     pub hidden: Vec<PathBuf>,
 }
 

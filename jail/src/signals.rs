@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigAction, SigSet, SigmaskHow, Signal, raise, sigprocmask};
-use nix::unistd::{Pid, pipe, read};
+use nix::unistd::{Pid, read};
 
+use crate::exec::private_pipe;
 use crate::sys;
 
 /// Signals are caught as long as this lives. One at a time in a process.
@@ -30,10 +31,9 @@ pub(crate) struct Received {
 impl Caught {
     /// Begins to catch.
     pub(crate) fn begin() -> nix::Result<Self> {
-        let (reader, writer) = pipe()?;
+        let (reader, writer) = private_pipe()?;
         for end in [&reader, &writer] {
             fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            fcntl(end, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
         }
         sys::note_into(writer.as_raw_fd());
         let mut caught = Self { reader, _writer: writer, former: Vec::new() };
@@ -58,7 +58,7 @@ impl Caught {
                 i32::from_ne_bytes(note[at..at + 4].try_into().expect("a note has three words"))
             };
             let Ok(signal) = Signal::try_from(word(0)) else { continue };
-            let sent = [SI_USER, libc::SI_QUEUE, SI_TKILL].contains(&word(4));
+            let sent = SENT.contains(&word(4));
             return Some(Received { signal, sender: sent.then(|| Pid::from_raw(word(8))) });
         }
     }
@@ -116,14 +116,12 @@ const FORWARDED: [Signal; 10] = [
     Signal::SIGTTOU,
 ];
 
+/// What `si_code` says of signals that a process sent: `kill`, `sigqueue`, `tgkill`.
 #[cfg(target_os = "linux")]
-const SI_USER: i32 = libc::SI_USER;
-#[cfg(target_os = "linux")]
-const SI_TKILL: i32 = libc::SI_TKILL;
+const SENT: [i32; 3] = [libc::SI_USER, libc::SI_QUEUE, libc::SI_TKILL];
+/// The BSDs' numbers for the first two.
 #[cfg(not(target_os = "linux"))]
-const SI_USER: i32 = 0x1_0001;
-#[cfg(not(target_os = "linux"))]
-const SI_TKILL: i32 = SI_USER;
+const SENT: [i32; 2] = [0x1_0001, 0x1_0002];
 
 /// Blocks every signal as long as it lives, and knows the mask before.
 #[derive(Debug)]

@@ -167,12 +167,30 @@ fn certificates(text: &str) -> Vec<Certificate> {
         let Some(length) = rest[start..].find(END) else { break };
         let (body, end) = (start + BEGIN.len(), start + length);
         let base64: String = rest[body..end].split_ascii_whitespace().collect();
-        if let Ok(der) = STANDARD.decode(base64) {
+        if let Some(der) = STANDARD.decode(base64).ok().filter(|der| is_sequence(der)) {
             found.push(Certificate { pem: rest[start..end + END.len()].to_owned(), der });
         }
         rest = &rest[end + END.len()..];
     }
     found
+}
+
+/// Whether bytes are one ASN.1 sequence and nothing after it (X.690, 8.1). Not more than that, but
+/// Java drops a whole trust store for one entry that is not even this.
+fn is_sequence(der: &[u8]) -> bool {
+    let [0x30, length, rest @ ..] = der else { return false };
+    match usize::from(*length) {
+        short @ ..0x80 => rest.len() == short,
+        long => {
+            let octets = long - 0x80;
+            if octets == 0 || octets > 4 || rest.len() < octets {
+                return false;
+            }
+            let value =
+                rest[..octets].iter().fold(0, |value, octet| value << 8 | usize::from(*octet));
+            rest.len() - octets == value
+        }
+    }
 }
 
 /// A Java key store (JKS version 2) of trusted certificates, with Java's customary password.
@@ -259,8 +277,13 @@ fn java_home_on_path(environment: &[(OsString, OsString)]) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    /// A sequence with a body of less than 128 bytes.
+    fn der(body: &[u8]) -> Vec<u8> {
+        [&[0x30, u8::try_from(body.len()).unwrap()], body].concat()
+    }
+
     fn pem(body: &[u8]) -> String {
-        let text = STANDARD.encode(body);
+        let text = STANDARD.encode(der(body));
         format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----")
     }
 
@@ -282,7 +305,10 @@ mod tests {
         let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----";
         let text = format!("# a\n{}\n{key}\r\n{}\njunk", pem(b"one"), pem(b"two"));
         let found = certificates(&text);
-        assert_eq!(found.iter().map(|it| it.der.as_slice()).collect::<Vec<_>>(), [b"one", b"two"]);
+        assert_eq!(
+            found.iter().map(|it| &it.der).collect::<Vec<_>>(),
+            [&der(b"one"), &der(b"two")]
+        );
         assert!(found.iter().all(|it| !it.pem.contains("PRIVATE")));
     }
 
@@ -299,6 +325,21 @@ mod tests {
     }
 
     #[test]
+    fn only_whole_sequences_pass() {
+        let long = [&[0x30, 0x82, 1, 0][..], &[7; 256]].concat();
+        for good in [&[0x30, 0][..], &[0x30, 1, 5], &[0x30, 0x81, 1, 5], &long] {
+            assert!(is_sequence(good), "{good:?}");
+            for length in 0..good.len() {
+                assert!(!is_sequence(&good[..length]), "{good:?} cut at {length}");
+            }
+            assert!(!is_sequence(&[good, &[0]].concat()), "{good:?} and more");
+        }
+        for bad in [&[0x31, 0][..], &[0x30, 0x80, 0, 0], &[0x30, 0x85, 0, 0, 0, 0, 0]] {
+            assert!(!is_sequence(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn the_users_private_certificates_stay_trusted_and_each_stands_once() {
         let folder = tempfile::tempdir().unwrap();
         let (own, extra) = (folder.path().join("own.pem"), folder.path().join("extra.pem"));
@@ -312,9 +353,9 @@ mod tests {
         };
         let bundle = ders(&trust.bundle);
         for wanted in [b"own".as_slice(), b"ours", b"extra"] {
-            assert_eq!(bundle.iter().filter(|der| *der == wanted).count(), 1);
+            assert_eq!(bundle.iter().filter(|it| **it == der(wanted)).count(), 1);
         }
-        assert_eq!(ders(trust.node_extra.as_deref().unwrap()), [b"ours".as_slice(), b"extra"]);
+        assert_eq!(ders(trust.node_extra.as_deref().unwrap()), [der(b"ours"), der(b"extra")]);
         assert_eq!(trust.node_extra_file(), "node-extra.pem");
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpgid, getpgrp};
+use nix::unistd::Pid;
 
 use crate::child::{Change, Child, Reaping};
 use crate::environment::{self, Settings};
@@ -110,11 +110,10 @@ impl Keeper for Direct {
     }
 
     fn forward(&mut self, received: Received) -> Result<(), Error> {
-        // A sender of our own group most likely signalled the whole group (`kill 0` in a script):
-        // the command has got it too. sudo draws the same line.
-        let sender = received.sender.filter(|sender| sender.as_raw() > 0);
-        let from_group = sender.is_some_and(|it| getpgid(Some(it)) == Ok(getpgrp()));
-        if !from_group || self.child.own_group().is_some() {
+        // What the command's own processes send us they mostly sent to the whole group (`kill 0`
+        // in a script): the command has got it too. sudo draws a like line.
+        let from_inside = received.sender.is_some_and(descends_from_us);
+        if !from_inside || self.child.own_group().is_some() {
             self.child.forward(received.signal);
         }
         Ok(())
@@ -178,6 +177,32 @@ fn die_with_parent() -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
 }
 
+/// Whether a process is a descendant of this one. Orphans are, since they become our children.
+#[cfg(target_os = "linux")]
+fn descends_from_us(mut process: Pid) -> bool {
+    for _ in 0..DEPTH_MAX {
+        match parent(process) {
+            Some(above) if above == Pid::this() => return true,
+            Some(above) if above.as_raw() > 1 => process = above,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Process trees are flat; the bound is against one that changes under our eyes.
+#[cfg(target_os = "linux")]
+const DEPTH_MAX: usize = 256;
+
+/// From `/proc/PID/stat` (`proc(5)`): the parent follows the state, which follows the name, which
+/// is in parentheses and may hold some itself.
+#[cfg(target_os = "linux")]
+fn parent(process: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    Some(Pid::from_raw(after_name.split_ascii_whitespace().nth(1)?.parse().ok()?))
+}
+
 /// All children of this process.
 #[cfg(target_os = "linux")]
 fn children() -> HashSet<i32> {
@@ -196,6 +221,11 @@ fn keep_orphans() {}
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent() -> nix::Result<()> {
     Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn descends_from_us(_process: Pid) -> bool {
+    false
 }
 
 #[cfg(not(target_os = "linux"))]

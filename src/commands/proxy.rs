@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use agent_gate_store::Layout;
 use agent_gate_store::record::Mode;
 use anyhow::Context;
+use socket2::{Domain, Socket, Type};
 
 use super::upstream;
 use crate::cli::ProxyOptions;
@@ -37,14 +38,17 @@ fn start(
     upstream: Upstream,
 ) -> anyhow::Result<Gate> {
     // Runs that start now wait for this gate.
-    let _starting = lock::exclusive(&layout.start_lock())?;
+    let _starting = lock::exclusive(layout.start_lock())?;
     client::without_gate(config, layout)?;
     let wanted = options
         .addr
         .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, config.settings.ports.proxy)));
-    let listener = listen(wanted)?;
-    let address = listener.local_addr().context("the proxy's address")?;
+    let socket = bind(wanted)?;
     let mut gate = Gate::open(config, true)?;
+    // Not before: who connects is to find a gate that serves.
+    socket.listen(BACKLOG).with_context(|| format!("cannot listen on {wanted}"))?;
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().context("the proxy's address")?;
     gate.attach_own(&attach(upstream)?, listener)?;
     terminal::note(&format!("proxy http://{address}/ · dashboard http://{}/", gate.dashboard()));
     terminal::note(&format!(
@@ -54,8 +58,16 @@ fn start(
     Ok(gate)
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).map_err(|error| {
+/// Takes the address, without listening yet.
+fn bind(address: SocketAddr) -> anyhow::Result<Socket> {
+    let bind = || -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // As std does: connections of an earlier gate that linger do not keep the port.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    bind().map_err(|error| {
         let cure = match error.kind() {
             io::ErrorKind::AddrInUse => "; --addr 127.0.0.1:PORT chooses another port",
             _ => "",
@@ -63,6 +75,9 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         anyhow::anyhow!("cannot listen on {address}: {error}{cure}")
     })
 }
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 fn attach(upstream: Upstream) -> anyhow::Result<Attach> {
     let argv: Vec<_> = std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect();

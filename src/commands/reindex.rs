@@ -14,7 +14,7 @@ use crate::terminal;
 pub(super) fn run(config: &Config) -> anyhow::Result<Exit> {
     let layout = config.create_layout()?;
     // Runs that start now wait until the new index is in place.
-    let _starting = lock::exclusive(&layout.start_lock())?;
+    let _starting = lock::exclusive(layout.start_lock())?;
     client::without_gate(config, &layout)?;
     let mut tenths = 0;
     let ReindexSummary { lines, unreadable } = reindex(&layout, &mut |done, total| {

@@ -76,7 +76,7 @@ fn play(place: &Place, origin: &Origin) -> anyhow::Result<bool> {
 /// Waits for the gate's end, so that its folder can be removed.
 fn end_gate(gate: Session, layout: &agent_gate_store::Layout) -> anyhow::Result<()> {
     ensure!(gate.ask_to_end()?, "the demo's gate is in use by somebody else");
-    lock::wait_for_free(&layout.gate_lock(), lock::ENDING_WAIT).context("the demo's gate")?;
+    lock::wait_for_free(layout.gate_lock(), lock::ENDING_WAIT).context("the demo's gate")?;
     Ok(())
 }
 

@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use agent_gate_store::HostLists;
+use agent_gate_store::{Error, HostLists};
+use anyhow::anyhow;
 
 /// The three files, as `HostLists::load` reads them.
 const FILES: [&str; 3] = ["allowlist.txt", "denylist.txt", "passthrough.txt"];
@@ -60,8 +61,8 @@ impl ListsWatch {
 /// When a list cannot be read or understood.
 pub(crate) fn load(config_dir: &Path) -> anyhow::Result<HostLists> {
     HostLists::load(config_dir).map_err(|error| match error {
-        agent_gate_store::Error::List { path, source } => {
-            anyhow::anyhow!("{}:{}: {}", path.display(), source.line, source.reason)
+        Error::List { path, source } => {
+            anyhow!("{}:{}: {}", path.display(), source.line, source.reason)
         }
         other => other.into(),
     })

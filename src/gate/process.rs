@@ -111,10 +111,10 @@ impl Gate {
         let own = vec![pages_listener.local_addr().context("dashboard")?];
         let engine = start_engine(config, &layout, now, &store, own)?;
         let pages = Server::start(pages_listener, layout.clone(), Box::new(store.committed()))?;
-        let listener = socket::bind(&layout.control_socket())
+        let listener = socket::bind(layout.control_socket())
             .with_context(|| format!("cannot listen on {}", layout.control_socket().display()))?;
         let shared = Shared {
-            runs: Runs::new(engine, store.recorder()),
+            runs: Runs::new(engine, &store, layout.clone()),
             presence: Presence::new(),
             bell,
             dashboard: pages.address(),
@@ -177,6 +177,7 @@ impl Gate {
             if self.shared.runs.engine().failed() {
                 bail!("a worker of the gate has failed; traffic stops (fail closed)");
             }
+            self.shared.runs.pay_owed();
             self.look_at_lists();
             if self.is_over() {
                 return Ok(());
@@ -237,7 +238,7 @@ impl Gate {
             return false;
         }
         // Whoever starts a gate holds this lock until it has an answer: it may be about to come.
-        let Ok(Some(_starting)) = lock::try_exclusive(&self.layout.start_lock()) else {
+        let Ok(Some(_starting)) = lock::try_exclusive(self.layout.start_lock()) else {
             return false;
         };
         if self.accept_all() {
@@ -270,7 +271,10 @@ impl Gate {
         }
         self.pages.stop();
         match alone(self.shared).filter(|_| all_gone) {
-            Some(shared) => shared.runs.shut_down(),
+            Some(shared) => {
+                shared.runs.pay_owed();
+                shared.runs.shut_down();
+            }
             None => log("a run does not end; the gate ends without it"),
         }
         Ok(self.store.close()?)
@@ -294,7 +298,7 @@ const LET_GO_TRIES: u32 = 1000;
 
 fn take_lock(layout: &Layout) -> anyhow::Result<Lock> {
     let path = layout.gate_lock();
-    lock::exclusive_within(&path, lock::ENDING_WAIT).map_err(|error| match error.kind() {
+    lock::exclusive_within(path, lock::ENDING_WAIT).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
             anyhow!("another gate holds {} and does not answer; end it", path.display())
         }

@@ -3,10 +3,15 @@
 use std::borrow::Cow;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use agent_gate_engine::{Engine, Listener, RunSettings};
 use agent_gate_store::record::{Record, Run, RunEnd};
-use agent_gate_store::{Id, Recorder, Stopped, Timestamp};
+use agent_gate_store::{
+    Committed, Id, Layout, Permit, Reader, Recorder, Stopped, Store, Timestamp,
+};
 use anyhow::{Context, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -18,11 +23,28 @@ use super::ports;
 /// About how much a record of a run takes besides its command line, in bytes.
 const RECORD_BYTES: usize = 512;
 
+/// How long to wait for recording to go on when it has stopped: the disk may have space again, and
+/// the writer looks now and then.
+const RECORDING_WAIT: Duration = Duration::from_secs(3);
+
+/// How often that is looked at.
+const RECORDING_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a run's end may wait for the index; the journal, which is the truth, has it by then.
+const INDEX_WAIT: Duration = Duration::from_secs(2);
+
+/// The newest runs, among which one that has just ended is looked for in the index.
+const NEWEST_RUNS: usize = 200;
+
 /// Where runs attach.
 #[derive(Debug)]
 pub(crate) struct Runs {
     engine: Engine,
     recorder: Recorder,
+    committed: Committed,
+    layout: Layout,
+    /// Ends that could not be recorded yet, because recording had stopped.
+    owed: Mutex<Vec<RunEnd<'static>>>,
 }
 
 /// A run that has attached.
@@ -36,8 +58,14 @@ pub(crate) struct Attached {
 
 impl Runs {
     /// Runs of this engine, recorded here.
-    pub(crate) fn new(engine: Engine, recorder: Recorder) -> Self {
-        Self { engine, recorder }
+    pub(crate) fn new(engine: Engine, store: &Store, layout: Layout) -> Self {
+        Self {
+            engine,
+            recorder: store.recorder(),
+            committed: store.committed(),
+            layout,
+            owed: Mutex::default(),
+        }
     }
 
     /// The engine that serves them.
@@ -77,7 +105,7 @@ impl Runs {
     }
 
     /// Ends a run and records how; the number of its exchanges. `reason` says why when it was not
-    /// the command's own end.
+    /// the command's own end. All of the run is in the journal then, and on the pages.
     ///
     /// # Errors
     /// When the end could not be recorded; the run has ended all the same.
@@ -89,7 +117,27 @@ impl Runs {
     ) -> Result<u64, Stopped> {
         let exchanges = self.engine.detach(run);
         self.record_end(run, status, reason, exchanges)?;
+        self.wait_for_index(run);
         Ok(exchanges)
+    }
+
+    /// Waits until the pages show the end of this run. A page that is late is no loss, so whatever
+    /// goes wrong here is not told.
+    fn wait_for_index(&self, run: Id) {
+        let Ok(index) = Reader::open(&self.layout) else { return };
+        let has_ended = || {
+            let runs = index.runs(NEWEST_RUNS).unwrap_or_default();
+            runs.iter().find(|row| row.id == run).is_some_and(|row| row.ended_at.is_some())
+        };
+        let deadline = Instant::now() + INDEX_WAIT;
+        loop {
+            let committed = self.committed.get();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if has_ended() || left.is_zero() {
+                return;
+            }
+            self.committed.wait_past(committed, left);
+        }
     }
 
     fn record_end(
@@ -100,8 +148,36 @@ impl Runs {
         exchanges: u64,
     ) -> Result<(), Stopped> {
         let (id, at) = (Id::new(), Timestamp::now());
-        let reason = reason.map(Cow::Borrowed);
-        self.record(&Record::RunEnd(RunEnd { id, run, at, status, reason, exchanges }))
+        let reason = reason.map(|reason| Cow::Owned(reason.to_owned()));
+        let end = RunEnd { id, run, at, status, reason, exchanges };
+        match self.permit(RECORD_BYTES) {
+            Ok(permit) => permit.record_with_receipt(&Record::RunEnd(end)).wait(),
+            Err(stopped) => {
+                self.owed().push(end);
+                Err(stopped)
+            }
+        }
+    }
+
+    /// Records what could not be recorded when it happened, if recording goes on. Does not wait
+    /// for the disk.
+    pub(crate) fn pay_owed(&self) {
+        let mut owed = self.owed();
+        while let Some(end) = owed.pop() {
+            if self.recorder.stopped().is_none()
+                && let Ok(permit) = self.recorder.reserve_blocking(RECORD_BYTES)
+            {
+                permit.record(&Record::RunEnd(end));
+            } else {
+                owed.push(end);
+                return;
+            }
+        }
+    }
+
+    /// Pushed to and popped from in one step each, so it is whole whoever panicked.
+    fn owed(&self) -> MutexGuard<'_, Vec<RunEnd<'static>>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when the record is with the kernel.
@@ -110,8 +186,18 @@ impl Runs {
             Record::Run(run) => run.argv.iter().map(|argument| argument.len()).sum(),
             _ => 0,
         };
-        let permit = self.recorder.reserve_blocking(RECORD_BYTES + bytes)?;
+        let permit = self.permit(RECORD_BYTES + bytes)?;
         permit.record_with_receipt(record).wait()
+    }
+
+    fn permit(&self, bytes: usize) -> Result<Permit, Stopped> {
+        let deadline = Instant::now() + RECORDING_WAIT;
+        loop {
+            match self.recorder.reserve_blocking(bytes) {
+                Err(_) if Instant::now() < deadline => thread::sleep(RECORDING_PAUSE),
+                other => return other,
+            }
+        }
     }
 }
 

@@ -251,3 +251,106 @@ impl Line {
         self.waiters.binary_search_by_key(&ticket.0, |waiter| waiter.ticket).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake};
+    use std::thread;
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_is_what_is_given_back() {
+        let budget = Budget::new(2, 100);
+        let (small, large) = (budget.cost(10), budget.cost(1_000_000));
+        assert!(budget.try_take(small));
+        assert!(!budget.try_take(large), "a large one passes alone");
+        let corrected = budget.correct(small, 60);
+        assert_eq!(budget.taken(), (1, 60));
+        let corrected = budget.correct(corrected, 5);
+        assert_eq!(budget.taken(), (1, 5));
+        assert!(budget.try_take(small));
+        assert!(!budget.try_take(small), "two records at most");
+        budget.give_all([corrected, small].into_iter());
+        assert_eq!(budget.taken(), (0, 0));
+        assert!(budget.try_take(large));
+    }
+
+    #[test]
+    fn those_who_wait_are_told_of_a_stop_and_may_ask_again_after_it() {
+        let budget = Budget::new(1, 100);
+        let cost = budget.cost(1);
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        assert!(budget.try_take(cost));
+        let told = budget.join(cost, &waker).unwrap().unwrap();
+        let kept = budget.join(cost, &waker).unwrap().unwrap();
+        let stopped = Stopped("full".to_owned());
+        budget.stop(stopped.clone());
+        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        assert_eq!(budget.poll(told, &waker), Poll::Ready(Err(stopped.clone())));
+        assert_eq!(budget.join(cost, &waker), Err(stopped));
+        budget.give(cost);
+        budget.resume();
+        assert_eq!(budget.poll(kept, &waker), Poll::Ready(Ok(())), "woken late, served still");
+        budget.give(cost);
+        assert_eq!(budget.taken(), (0, 0));
+    }
+
+    /// Threads that take, wait, give up half-way and give back: in the end nothing is taken,
+    /// nobody waits, and nobody waited for ever.
+    #[test]
+    fn no_waiter_and_no_share_is_lost() {
+        let budget = Budget::new(3, 64);
+        thread::scope(|scope| {
+            for thread in 0..6_u64 {
+                let budget = &budget;
+                scope.spawn(move || {
+                    for round in 0..3000_u64 {
+                        take_or_give_up(budget, thread.wrapping_mul(7919) + round);
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.taken(), (0, 0));
+        assert_eq!(budget.waiting.load(Ordering::SeqCst), 0);
+        assert!(budget.lock().granted.is_empty());
+    }
+
+    fn take_or_give_up(budget: &Budget, choice: u64) {
+        let cost = budget.cost(usize::try_from(choice % 60).unwrap());
+        if !budget.try_take(cost) {
+            let mut ticket = None;
+            let taken =
+                crate::receipt::block_on(std::future::poll_fn(|context: &mut Context<'_>| {
+                    let Some(ticket) = ticket else {
+                        ticket = budget.join(cost, context.waker()).unwrap();
+                        if ticket.is_none() {
+                            return Poll::Ready(true);
+                        }
+                        if choice.is_multiple_of(5) {
+                            return Poll::Ready(false);
+                        }
+                        return Poll::Pending;
+                    };
+                    budget.poll(ticket, context.waker()).map(|granted| granted.is_ok())
+                }));
+            if !taken {
+                budget.leave(ticket.unwrap(), cost);
+                return;
+            }
+        }
+        thread::yield_now();
+        budget.give(cost);
+    }
+}

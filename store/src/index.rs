@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, params};
 
 use crate::error::Error;
-use crate::journal::{Day, Lines, Position};
+use crate::journal::{Day, Lines, Position, is_line_end};
 use crate::layout::Layout;
 use crate::record::Id;
 use crate::row::{Begun, Ended, RowChange, RunBegun};
@@ -47,19 +47,25 @@ impl Index {
     /// newer version is built anew; a broken or newer one is kept aside.
     pub(crate) fn open(layout: &Layout) -> Result<Self, Error> {
         let path = layout.index_path();
-        let mut index = match Self::open_file(path) {
-            Ok(index) => index,
-            Err(_) => {
+        match Self::open_caught_up(layout) {
+            // A full disk or a locked file passes; only what never will is worth a rebuilding.
+            Err(error) if is_unusable(&error) => {
                 set_aside(path)?;
-                Self::open_file(path)?
+                Self::open_caught_up(layout)
             }
-        };
-        if index.catch_up(layout).is_err() {
-            drop(index);
-            set_aside(path)?;
-            index = Self::open_file(path)?;
-            index.catch_up(layout)?;
+            opened => opened,
         }
+    }
+
+    fn open_caught_up(layout: &Layout) -> Result<Self, Error> {
+        let mut index = Self::open_file(layout.index_path())?;
+        if let Some((day, end)) = index.indexed.place
+            && !is_line_end(layout, day, end)?
+        {
+            // The journal lost its end, as a power cut may do, so rows point beyond it.
+            return Err(Error::Index(rusqlite::Error::InvalidQuery));
+        }
+        index.catch_up(layout)?;
         Ok(index)
     }
 
@@ -73,7 +79,9 @@ impl Index {
         // A power cut may lose the last transactions, never the file's consistency; the journal
         // fills the gap.
         connection.pragma_update(None, "synchronous", "normal")?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        // Readers of a WAL never block the writer. Whoever else writes here must not hold up the
+        // journal, which waits for this thread.
+        connection.busy_timeout(std::time::Duration::from_millis(50))?;
         migrate(&connection, path)?;
         let indexed = read_indexed(&connection)?;
         Ok(Self { connection, indexed })
@@ -293,10 +301,19 @@ fn insert(
     position: Option<Position>,
 ) -> rusqlite::Result<()> {
     let mut statement: CachedStatement<'_> = transaction.prepare_cached(
-        "INSERT OR REPLACE INTO exchange (id, seq, run, at, kind, method, scheme, host, port, \
+        "INSERT INTO exchange (id, seq, run, at, kind, method, scheme, host, port, \
          path, outcome, refused_by, request_bytes, response_bytes, duration_us, request_day, \
          request_offset, request_length) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
+         ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, run = excluded.run, \
+         at = excluded.at, kind = excluded.kind, method = excluded.method, \
+         scheme = excluded.scheme, host = excluded.host, port = excluded.port, \
+         path = excluded.path, refused_by = excluded.refused_by, \
+         request_bytes = excluded.request_bytes, request_day = excluded.request_day, \
+         request_offset = excluded.request_offset, request_length = excluded.request_length, \
+         outcome = coalesce(excluded.outcome, outcome), \
+         response_bytes = coalesce(excluded.response_bytes, response_bytes), \
+         duration_us = coalesce(excluded.duration_us, duration_us)",
     )?;
     statement.execute(params![
         blob(row.id),
@@ -369,6 +386,21 @@ fn write_indexed(transaction: &Transaction<'_>, indexed: Indexed) -> rusqlite::R
         )?
         .execute(params![day.0, end, indexed.lines])?;
     Ok(())
+}
+
+/// Whether an index is of no use for good: newer, broken, or not the database it should be.
+fn is_unusable(error: &Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    match error {
+        Error::NewerIndex { .. } => true,
+        // SQLite's plain SQLITE_ERROR (`Unknown`) is what a missing table or column gives.
+        Error::Index(rusqlite::Error::SqliteFailure(failure, _)) => {
+            matches!(failure.code, DatabaseCorrupt | NotADatabase | Unknown)
+        }
+        // A wrong schema, values of a wrong type, the journal's lost end.
+        Error::Index(_) => true,
+        _ => false,
+    }
 }
 
 /// Moves an index that cannot be used out of the way, with its WAL.

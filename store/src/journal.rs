@@ -1,9 +1,10 @@
 //! The journal: JSON Lines, one file a UTC day, each line chained to the one before by its hash.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::disk::Disk;
 use crate::encode::{self, line_end};
 use crate::error::Error;
 use crate::layout::Layout;
@@ -87,6 +88,7 @@ impl WriterLock {
 #[derive(Debug)]
 pub(crate) struct Journal {
     layout: Layout,
+    disk: Disk,
     day: Day,
     file: File,
     /// Length of the file up to its last whole line.
@@ -110,7 +112,7 @@ impl Batch {
 
 impl Journal {
     /// Opens the journal at its end. A line that a crash left unfinished is cut off.
-    pub(crate) fn open(layout: &Layout) -> Result<Self, Error> {
+    pub(crate) fn open(layout: &Layout, disk: Disk) -> Result<Self, Error> {
         let lock = WriterLock::take(layout)?;
         let days = days(layout)?;
         let today = Day::of(Timestamp::now());
@@ -120,7 +122,7 @@ impl Journal {
             drop(open_repaired(layout, *newest)?);
         }
         let last = last_line(layout, &days)?;
-        Ok(Self { layout: layout.clone(), day, file, length, last, _lock: lock })
+        Ok(Self { layout: layout.clone(), disk, day, file, length, last, _lock: lock })
     }
 
     /// Chains `line` (see `encode`) behind the lines before it.
@@ -135,7 +137,7 @@ impl Journal {
     pub(crate) fn append(&mut self, batch: &mut Batch) -> Result<Vec<Position>, Error> {
         self.turn_to(Day::of(Timestamp::now()))?;
         let path = || self.day.path(&self.layout);
-        if let Err(error) = write_all(&mut self.file, &batch.lines) {
+        if let Err(error) = self.disk.append(&mut self.file, &batch.lines) {
             // What was written of the batch goes again; if even that fails, the next start cuts
             // it off, unless lines follow, which the next attempt's `set_len` prevents.
             let _ = self.file.set_len(self.length);
@@ -226,25 +228,6 @@ fn last_line(layout: &Layout, days: &[Day]) -> Result<Hash, Error> {
         }
     }
     Ok(Hash([0; 32]))
-}
-
-/// Pieces in one `writev` at most; Linux takes no more.
-const PIECES_MAX: usize = 1024;
-
-fn write_all(file: &mut File, lines: &[Vec<u8>]) -> io::Result<()> {
-    for lines in lines.chunks(PIECES_MAX) {
-        let mut slices: Vec<IoSlice<'_>> = lines.iter().map(|l| IoSlice::new(l)).collect();
-        let mut left = &mut slices[..];
-        while !left.is_empty() {
-            match file.write_vectored(left) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut left, written),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// One line of the journal as it was read.
@@ -350,6 +333,22 @@ pub(crate) fn read_line(layout: &Layout, position: Position) -> Result<Line, Err
     Ok(Line { position, bytes })
 }
 
+/// Whether a line of the journal ends at `end` of a day's file (or it is the file's beginning).
+pub(crate) fn is_line_end(layout: &Layout, day: Day, end: u64) -> Result<bool, Error> {
+    let path = day.path(layout);
+    let read = || -> io::Result<bool> {
+        let Some(last) = end.checked_sub(1) else { return Ok(true) };
+        let mut file = File::open(&path)?;
+        file.seek(SeekFrom::Start(last))?;
+        let mut byte = [0];
+        Ok(file.read(&mut byte)? == 1 && byte[0] == b'\n')
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        read => read.map_err(Error::file("read", &path)),
+    }
+}
+
 /// Bytes in all of the journal's files.
 pub(crate) fn total_bytes(layout: &Layout) -> Result<u64, Error> {
     let mut total = 0;
@@ -399,8 +398,8 @@ mod tests {
         let yesterday = layout.journal_dir().join("2020-01-01.jsonl");
         let first = format!("{{\"v\":1,\"prev\":\"{}\"}}\n", Hash([0; 32]));
         fs::write(&yesterday, first).unwrap();
-        append(&mut Journal::open(&layout).unwrap(), &["a", "b"]);
-        append(&mut Journal::open(&layout).unwrap(), &["c"]);
+        append(&mut Journal::open(&layout, Disk::default()).unwrap(), &["a", "b"]);
+        append(&mut Journal::open(&layout, Disk::default()).unwrap(), &["c"]);
         let lines = all_lines(&layout);
         assert_eq!(lines.len(), 4);
         assert_chained(&lines);
@@ -411,13 +410,13 @@ mod tests {
     #[test]
     fn a_torn_line_is_cut_off() {
         let (_dir, layout) = layout();
-        append(&mut Journal::open(&layout).unwrap(), &["a", "b"]);
+        append(&mut Journal::open(&layout, Disk::default()).unwrap(), &["a", "b"]);
         let day = days(&layout).unwrap()[0];
         let whole = fs::read(day.path(&layout)).unwrap();
         let first_line = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
         for cut in first_line..whole.len() {
             fs::write(day.path(&layout), &whole[..cut]).unwrap();
-            append(&mut Journal::open(&layout).unwrap(), &["c"]);
+            append(&mut Journal::open(&layout, Disk::default()).unwrap(), &["c"]);
             let lines = all_lines(&layout);
             assert_eq!(lines.len(), 2, "cut at {cut}");
             assert_chained(&lines);
@@ -427,16 +426,17 @@ mod tests {
     #[test]
     fn one_writer_at_a_time() {
         let (_dir, layout) = layout();
-        let journal = Journal::open(&layout).unwrap();
-        assert!(matches!(Journal::open(&layout), Err(Error::Busy(_))));
+        let journal = Journal::open(&layout, Disk::default()).unwrap();
+        assert!(matches!(Journal::open(&layout, Disk::default()), Err(Error::Busy(_))));
         drop(journal);
-        Journal::open(&layout).unwrap();
+        Journal::open(&layout, Disk::default()).unwrap();
     }
 
     #[test]
     fn lines_are_read_from_a_place_on() {
         let (_dir, layout) = layout();
-        let positions = append(&mut Journal::open(&layout).unwrap(), &["a", "b", "c"]);
+        let positions =
+            append(&mut Journal::open(&layout, Disk::default()).unwrap(), &["a", "b", "c"]);
         let place = Some((positions[1].day, positions[1].offset));
         let mut lines = Lines::from(&layout, place).unwrap();
         let line = lines.next_line().unwrap().unwrap();

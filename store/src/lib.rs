@@ -18,6 +18,7 @@ pub mod rows;
 
 mod body;
 mod budget;
+mod disk;
 mod encode;
 mod error;
 mod index;

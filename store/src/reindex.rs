@@ -44,6 +44,8 @@ pub fn reindex(
     let lines = index.indexed().lines;
     index.close()?;
     let path = layout.index_path();
+    // In this order: a database without its WAL may be broken, none at all is made anew.
+    let _ = fs::remove_file(path);
     remove_wal(path);
     fs::rename(&fresh, path).map_err(Error::file("rename", &fresh))?;
     remove_wal(&fresh);

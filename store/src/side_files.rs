@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::private;
@@ -18,6 +19,7 @@ const TEMPORARY: &str = ".part-";
 #[derive(Debug)]
 pub(crate) struct SideFiles {
     layout: Layout,
+    disk: Disk,
     open: HashMap<u64, Part>,
 }
 
@@ -26,11 +28,13 @@ pub(crate) struct SideFiles {
 struct Part {
     file: File,
     length: u64,
+    /// Whether a failed write may have left bytes beyond `length`.
+    is_torn: bool,
 }
 
 impl SideFiles {
     /// Begins with none; what a crash left unfinished is removed.
-    pub(crate) fn open(layout: &Layout) -> Result<Self, Error> {
+    pub(crate) fn open(layout: &Layout, disk: Disk) -> Result<Self, Error> {
         let dir = layout.bodies_dir();
         for entry in fs::read_dir(dir).map_err(Error::file("read", dir))? {
             let path = entry.map_err(Error::file("read", dir))?.path();
@@ -39,7 +43,7 @@ impl SideFiles {
                 fs::remove_file(&path).map_err(Error::file("remove", &path))?;
             }
         }
-        Ok(Self { layout: layout.clone(), open: HashMap::new() })
+        Ok(Self { layout: layout.clone(), disk, open: HashMap::new() })
     }
 
     /// Appends `bytes` to file `number`, all or nothing.
@@ -50,10 +54,10 @@ impl SideFiles {
             std::collections::hash_map::Entry::Vacant(place) => {
                 let file = private::open(OpenOptions::new().create(true).append(true), &path)
                     .map_err(Error::file("create", &path))?;
-                place.insert(Part { file, length: 0 })
+                place.insert(Part { file, length: 0, is_torn: false })
             }
         };
-        part.append(bytes).map_err(Error::file("write", &path))
+        part.append(&self.disk, bytes).map_err(Error::file("write", &path))
     }
 
     /// Gives file `number` its name.
@@ -82,12 +86,13 @@ impl SideFiles {
 }
 
 impl Part {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(bytes) {
-            // The next attempt starts where this one did.
-            let _ = self.file.set_len(self.length);
-            return Err(error);
+    fn append(&mut self, disk: &Disk, bytes: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.length)?;
         }
+        self.is_torn = true;
+        disk.append(&mut self.file, &[bytes])?;
+        self.is_torn = false;
         self.length += bytes.len() as u64;
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use crate::budget::Budget;
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::receipt::Stopped;
@@ -28,12 +29,14 @@ impl Default for Options {
     }
 }
 
-/// An open store: the journal is locked and its writer runs.
+/// An open store: the journal is locked and its writer runs. Dropped, it closes all the same, but
+/// cannot say whether that worked.
 #[derive(Debug)]
 pub struct Store {
     recorder: Recorder,
     committed: Committed,
-    writer: JoinHandle<Result<(), Error>>,
+    /// Taken by whoever waits for its end.
+    writer: Option<JoinHandle<Result<(), Error>>>,
 }
 
 impl Store {
@@ -43,6 +46,10 @@ impl Store {
     /// # Errors
     /// When another process writes here ([`Error::Busy`]) or the system refuses something.
     pub fn open(layout: &Layout, options: Options) -> Result<Self, Error> {
+        Self::open_on(Disk::default(), layout, options)
+    }
+
+    fn open_on(disk: Disk, layout: &Layout, options: Options) -> Result<Self, Error> {
         layout.create()?;
         let budget = Budget::new(options.queue_records_max, options.queue_bytes_max);
         // The budget bounds what is in the channel.
@@ -50,7 +57,7 @@ impl Store {
         let recorder = Recorder::new(budget, sender);
         let committed = Committed::default();
         let shared = Arc::clone(recorder.shared());
-        let writer = Writer::new(layout, messages, Arc::clone(&shared), committed.clone())?;
+        let writer = Writer::new(layout, messages, Arc::clone(&shared), committed.clone(), disk)?;
         let writer = thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
@@ -60,7 +67,7 @@ impl Store {
                 result
             })
             .map_err(Error::file("start the writer for", layout.data_dir()))?;
-        Ok(Self { recorder, committed, writer })
+        Ok(Self { recorder, committed, writer: Some(writer) })
     }
 
     /// A handle to record by.
@@ -77,9 +84,20 @@ impl Store {
     ///
     /// # Errors
     /// When something could not be written.
-    pub fn close(self) -> Result<(), Error> {
+    pub fn close(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
         self.recorder.shared().close();
-        self.writer.join().unwrap_or_else(|_| Err(Error::Stopped("the writer panicked".to_owned())))
+        writer.join().unwrap_or_else(|_| Err(Error::Stopped("the writer panicked".to_owned())))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }
 
@@ -119,5 +137,126 @@ impl Committed {
     pub(crate) fn set(&self, seq: u64) {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = seq;
         self.0.1.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::record::{Hash, Id, Mode, Record, Run, Timestamp};
+
+    fn record(id: Id) -> Record<'static> {
+        Record::Run(Run {
+            id,
+            at: Timestamp(0),
+            argv: vec!["x".repeat(500).into()],
+            cwd: "/".into(),
+            agent: "x".into(),
+            mode: Mode::Airtight,
+            weaker: None,
+            pid: 1,
+            version: "0".into(),
+        })
+    }
+
+    /// A store on a disk with `room` bytes left.
+    fn store(room: u64) -> (tempfile::TempDir, Layout, Arc<AtomicU64>, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("data"));
+        let room = Arc::new(AtomicU64::new(room));
+        let disk = Disk { room: Some(Arc::clone(&room)) };
+        let store = Store::open_on(disk, &layout, Options::default()).unwrap();
+        (dir, layout, room, store)
+    }
+
+    fn journal_text(layout: &Layout) -> String {
+        let days = crate::journal::days(layout).unwrap();
+        days.iter().map(|d| std::fs::read_to_string(d.path(layout)).unwrap()).collect()
+    }
+
+    /// The ids of the journal, whose lines must all be whole and chained.
+    fn ids(layout: &Layout) -> Vec<Id> {
+        let mut last = Hash::ZERO;
+        let mut ids = Vec::new();
+        for line in journal_text(layout).lines() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(value["prev"], last.to_string());
+            last = Hash::of(line.as_bytes());
+            ids.push(value["id"].as_str().unwrap().parse().unwrap());
+        }
+        ids
+    }
+
+    /// The disk runs full in mid-line; all are told at once; when there is room again, what was
+    /// queued is written once and in order.
+    #[test]
+    fn a_full_disk_stops_recording_and_loses_nothing() {
+        let (_dir, layout, room, store) = store(2000);
+        let recorder = store.recorder();
+        let early = recorder.reserve_blocking(0).unwrap();
+        let mut sent = Vec::new();
+        let stopped = loop {
+            let id = Id::new();
+            let permit = recorder.reserve_blocking(0).unwrap();
+            sent.push(id);
+            if let Err(stopped) = permit.record_with_receipt(&record(id)).wait() {
+                break stopped;
+            }
+        };
+        let days = crate::journal::days(&layout).unwrap();
+        assert!(stopped.0.contains(&*days[0].path(&layout).to_string_lossy()), "{stopped}");
+        assert!(stopped.0.contains("free some space"), "{stopped}");
+        assert!(!stopped.0.contains('\n'));
+        assert!(recorder.stopped().is_some());
+        assert!(recorder.reserve_blocking(0).is_err());
+        let id = Id::new();
+        sent.push(id);
+        assert!(early.record_with_receipt(&record(id)).wait().is_err(), "told, but kept");
+
+        room.store(u64::MAX, Ordering::SeqCst);
+        while recorder.stopped().is_some() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let id = Id::new();
+        sent.push(id);
+        recorder.reserve_blocking(0).unwrap().record_with_receipt(&record(id)).wait().unwrap();
+        store.close().unwrap();
+        assert_eq!(ids(&layout), sent);
+    }
+
+    #[test]
+    fn a_side_file_survives_a_full_disk() {
+        let (_dir, layout, room, store) = store(100);
+        let recorder = store.recorder();
+        let (first, second) = (vec![1; 70], vec![2; 70]);
+        let file = recorder.side_file();
+        recorder.reserve_blocking(70).unwrap().piece(&file, first.clone());
+        recorder.reserve_blocking(70).unwrap().piece(&file, second.clone());
+        while recorder.stopped().is_none() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        room.store(u64::MAX, Ordering::SeqCst);
+        let whole = [first, second].concat();
+        let name = Hash::of(&whole);
+        file.finish(name);
+        store.close().unwrap();
+        assert_eq!(std::fs::read(layout.body_path(name)).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_store_that_closes_on_a_full_disk_says_so_and_leaves_whole_lines() {
+        let (_dir, layout, _room, store) = store(1000);
+        let recorder = store.recorder();
+        let sent = [Id::new(), Id::new(), Id::new()];
+        for id in sent {
+            recorder.reserve_blocking(0).unwrap().record(&record(id));
+        }
+        let error = store.close().unwrap_err().to_string();
+        assert!(error.contains("recording stopped"), "{error}");
+        assert!(recorder.reserve_blocking(0).is_err());
+        let kept = ids(&layout);
+        assert_eq!(kept, sent[..kept.len()]);
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::budget::Cost;
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Change, Index};
 use crate::journal::{Batch, Journal};
@@ -26,11 +27,11 @@ const INDEX_DELAY: Duration = Duration::from_millis(20);
 /// But not more rows than this.
 const INDEX_ROWS_MAX: usize = 512;
 /// After a failed write, the next attempt comes this much later.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// An index that failed is tried again this much later.
 const INDEX_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// When the store closes while writing fails, this many attempts are made.
-const CLOSING_ATTEMPTS: u32 = 6;
+const CLOSING_ATTEMPTS: u32 = 30;
 
 /// The writer and all it owns.
 pub(crate) struct Writer {
@@ -66,9 +67,10 @@ impl Writer {
         messages: Receiver<Message>,
         shared: Arc<Shared>,
         committed: Committed,
+        disk: Disk,
     ) -> Result<Self, Error> {
-        let journal = Journal::open(layout)?;
-        let side_files = SideFiles::open(layout)?;
+        let journal = Journal::open(layout, disk.clone())?;
+        let side_files = SideFiles::open(layout, disk)?;
         let index = Index::open(layout)?;
         committed.set(index.indexed().lines);
         Ok(Self {
@@ -245,6 +247,10 @@ impl Writer {
     fn index_rows(&mut self) {
         let rows = std::mem::take(&mut self.rows);
         self.rows_since = None;
+        if self.index_retry.is_some_and(|at| Instant::now() < at) && !self.closing {
+            // The rows are in the journal; the next attempt reads them from there.
+            return;
+        }
         let result = match &mut self.index {
             Some(index) if self.index_retry.is_none() => index.commit(rows),
             _ => self.reopen_index(),
@@ -262,9 +268,6 @@ impl Writer {
     }
 
     fn reopen_index(&mut self) -> Result<(), Error> {
-        if self.index_retry.is_some_and(|at| Instant::now() < at) && !self.closing {
-            return Err(Error::Stopped("the index failed a moment ago".to_owned()));
-        }
         self.index = Some(Index::open(&self.layout)?);
         Ok(())
     }

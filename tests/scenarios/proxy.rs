@@ -15,7 +15,7 @@ fn a_proxy_in_the_foreground() {
     command.args(bench.upstream());
     let proxy = Started::new(command);
     let address = format!("127.0.0.1:{}", bench.proxy_port);
-    wait_for("the proxy to listen", || std::net::TcpStream::connect(&address).ok());
+    wait_for("the proxy's own run", || bench.journal().of_type("run").pop());
 
     // Nobody told this curl whom to trust but the test, which reads the CA as its user would.
     let mut curl = bench.command("curl");

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::support::bench::{Bench, Started, finish};
 use crate::support::http::{get, get_page};
 use crate::support::processes;
+use crate::support::wait_for;
 
 /// Follows the next three exchanges; returns the lines that `tail` printed of them.
 fn tail(options: &[&str]) -> Vec<String> {
@@ -54,16 +55,24 @@ fn the_dashboard_shows_runs_exchanges_and_bodies() {
     let script = format!("curl -sSf -d \"{body}\" 'https://page.test/echo?seen=on-the-page'");
     bench.run_sh(&script).ok();
     let exchange = bench.journal().only("/echo?seen=on-the-page");
-    let home = get_page(bench.dashboard_port, "/");
-    assert_eq!(home.status, 200, "{home:?}");
-    assert!(home.body.contains("page.test"), "{home:?}");
+    // The index follows the journal, and the page the index.
+    let home = wait_for("the exchange on the page", || {
+        let home = get_page(bench.dashboard_port, "/");
+        assert_eq!(home.status, 200, "{home:?}");
+        home.body.contains("page.test").then_some(home)
+    });
     let head = home.head.to_ascii_lowercase();
     assert!(head.contains("content-security-policy:"), "{head}");
     assert!(!head.contains("unsafe-inline"), "{head}");
 
     // The page of the exchange is linked; its bodies are text, whatever they hold.
     let id = exchange.request["id"].as_str().unwrap();
-    let link = home.body.split('"').find(|part| part.contains(id)).expect("a link").to_owned();
+    let link = home
+        .body
+        .split('"')
+        .find(|part| part.starts_with('/') && part.contains(id))
+        .expect("a link")
+        .to_owned();
     let page = get_page(bench.dashboard_port, &link);
     assert_eq!(page.status, 200, "{page:?}");
     assert!(page.body.contains("on-the-page"), "{page:?}");
@@ -102,7 +111,7 @@ fn a_dashboard_without_a_gate() {
     bench.journal().only("/?later");
     bench.stop_gate();
     let dashboard = Started::new(bench.agent_gate(&["dashboard"]));
-    let home = crate::support::wait_for("the dashboard to listen", || {
+    let home = wait_for("the dashboard to listen", || {
         std::net::TcpStream::connect(("127.0.0.1", bench.dashboard_port)).ok()?;
         Some(get_page(bench.dashboard_port, "/"))
     });

@@ -41,11 +41,12 @@ s = socket.socket(socket.AF_UNIX)
 try:
     s.connect(sys.argv[1]); print("control socket reached")
 except OSError: pass
+s.close()
 # Only the jail's own processes are there.
 for pid in filter(str.isdigit, os.listdir("/proc")):
-    try: line = open(f"/proc/{pid}/cmdline").read()
+    try: words = open(f"/proc/{pid}/cmdline").read().split("\0")
     except OSError: continue
-    if "__gate" in line: print("the gate is visible", pid)
+    if "__gate" in words: print("the gate is visible", pid)
 # Nothing was inherited but the three standard files.
 for fd in os.listdir("/proc/self/fd"):
     try: target = os.readlink(f"/proc/self/fd/{fd}")

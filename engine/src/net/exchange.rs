@@ -218,8 +218,7 @@ impl Exchange<'_> {
         // a gate between. It sees the connection close, too.
         let mirrored = up.origin == Origin::Kept && self.response.first_byte.is_none();
         if ended.end.is_none() && !self.response.begun && !ended.client_gone && !mirrored {
-            let detail = ended.error.clone().unwrap_or_default();
-            let given = answer::failure(ended.outcome, self.request.target, &detail);
+            let given = ended.answer(self.request.target);
             self.give(&given, down).await;
             answer = Some(given);
         }
@@ -423,6 +422,17 @@ struct Ended {
     outcome: Outcome,
     error: Option<String>,
     client_gone: bool,
+}
+
+impl Ended {
+    /// What a client that has got nothing yet is told.
+    fn answer(&self, target: &Target) -> Answer {
+        let detail = self.error.as_deref().unwrap_or_default();
+        match self.outcome {
+            Outcome::ClientBroken => answer::refusal(RefusedBy::BadRequest, target, detail),
+            outcome => answer::failure(outcome, target, detail),
+        }
+    }
 }
 
 impl BothWays {

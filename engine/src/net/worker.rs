@@ -31,7 +31,8 @@ use super::resolver::Resolver;
 use super::run::Run;
 use crate::cert::leaf::{Leaves, Mint};
 use crate::limits::{
-    ACCEPT_RETRY, POOL_EXPIRY_PERIOD, RESOLVE_AGE_MAX, RESOLVED_NAMES_MAX, RING_ENTRIES, STOP_GRACE,
+    ACCEPT_RETRY, POOL_EXPIRY_PERIOD, RECORD_RETRY, RESOLVE_AGE_MAX, RESOLVED_NAMES_MAX,
+    RING_ENTRIES, STOP_GRACE,
 };
 use crate::policy::OwnAddresses;
 
@@ -56,6 +57,8 @@ pub(super) struct Worker {
     pub(super) flows: RefCell<HashMap<Id, Rc<FlowControl>>>,
     resolved: RefCell<HashMap<HostName, Resolved>>,
     listeners: RefCell<HashMap<Id, Vec<RawFd>>>,
+    /// The gate is stopping: nothing waits for better times any more.
+    stopping: Cell<bool>,
 }
 
 /// What the system's resolver said, and when.
@@ -192,6 +195,7 @@ async fn serve(shared: Arc<Shared>, inbox: &Inbox) {
         flows: RefCell::default(),
         resolved: RefCell::default(),
         listeners: RefCell::default(),
+        stopping: Cell::new(false),
         shared,
     });
     monoio::spawn(expire_pool(worker.clone()));
@@ -220,11 +224,15 @@ impl Worker {
         Capture::new(self.shared.recorder.clone(), self.shared.body_bytes_max)
     }
 
-    /// Records something that nothing waits for. A recorder that has stopped has told the user;
-    /// requests are what it stops.
+    /// Records something that nothing waits for. While recording has stopped (disk full, …) its
+    /// connection waits here: what has happened is not forgotten.
     pub(super) async fn record(&self, record: &Record<'_>) {
-        if let Ok(permit) = self.shared.recorder.reserve(record.memory_bytes()).await {
-            permit.record(record);
+        loop {
+            match self.shared.recorder.reserve(record.memory_bytes()).await {
+                Ok(permit) => return permit.record(record),
+                Err(_) if self.stopping.get() => return,
+                Err(_) => sleep(RECORD_RETRY).await,
+            }
         }
     }
 
@@ -271,6 +279,7 @@ impl Worker {
     }
 
     async fn stop(&self) {
+        self.stopping.set(true);
         let runs: Vec<Id> = self.listeners.borrow().keys().copied().collect();
         for run in runs {
             self.detach(run);

@@ -21,8 +21,8 @@ pub(crate) enum FramingError {
     /// Both Transfer-Encoding and Content-Length.
     #[error("both Transfer-Encoding and Content-Length")]
     Both,
-    /// A Content-Length that is no number, or several that differ.
-    #[error("malformed or conflicting Content-Length")]
+    /// A Content-Length that is no number, or several.
+    #[error("malformed or repeated Content-Length")]
     Length,
     /// A transfer coding other than chunked, or chunked not last, or on HTTP/1.0.
     #[error("unsupported Transfer-Encoding")]
@@ -32,6 +32,10 @@ pub(crate) enum FramingError {
 impl Framing {
     /// The framing of a request.
     pub(crate) fn of_request(request: &RequestHead) -> Result<Self, FramingError> {
+        // A client has no reason to say it twice, and servers differ in what they make of it.
+        if lengths(&request.head).nth(1).is_some() {
+            return Err(FramingError::Length);
+        }
         match (is_chunked(&request.head)?, length(&request.head)?) {
             (true, Some(_)) => Err(FramingError::Both),
             (true, None) if request.head.minor == 0 => Err(FramingError::Coding),
@@ -73,7 +77,7 @@ fn is_chunked(head: &Head) -> Result<bool, FramingError> {
 /// The Content-Length; repeats of the same value count once (section 6.3, rule 5).
 fn length(head: &Head) -> Result<Option<u64>, FramingError> {
     let mut length = None;
-    for value in head.values("content-length").flat_map(|v| v.split(|&b| b == b',')) {
+    for value in lengths(head) {
         let value = parse_length(value.trim_ascii()).ok_or(FramingError::Length)?;
         if length.is_some_and(|l| l != value) {
             return Err(FramingError::Length);
@@ -81,6 +85,10 @@ fn length(head: &Head) -> Result<Option<u64>, FramingError> {
         length = Some(value);
     }
     Ok(length)
+}
+
+fn lengths(head: &Head) -> impl Iterator<Item = &[u8]> {
+    head.values("content-length").flat_map(|v| v.split(|&b| b == b','))
 }
 
 fn parse_length(digits: &[u8]) -> Option<u64> {
@@ -100,8 +108,8 @@ mod tests {
             ("", Ok(Framing::None)),
             ("Content-Length: 0\r\n", Ok(Framing::None)),
             ("Content-Length: 5\r\n", Ok(Framing::Length(5))),
-            ("Content-Length: 5, 5\r\n", Ok(Framing::Length(5))),
-            ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(FramingError::Length)),
+            ("Content-Length: 5, 5\r\n", Err(FramingError::Length)),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", Err(FramingError::Length)),
             ("Content-Length: +5\r\n", Err(FramingError::Length)),
             ("Content-Length: \r\n", Err(FramingError::Length)),
             ("Content-Length: 99999999999999999999\r\n", Err(FramingError::Length)),
@@ -135,6 +143,7 @@ mod tests {
                 Ok(Framing::Chunked),
             ),
             (200, "Content-Length: 5\r\nContent-Length: 6\r\n", false, Err(FramingError::Length)),
+            (200, "Content-Length: 5, 5\r\n", false, Ok(Framing::Length(5))),
         ] {
             let text = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
             let (head, _) = ResponseHead::parse(text.as_bytes()).unwrap().unwrap();

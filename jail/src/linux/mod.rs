@@ -33,6 +33,7 @@ use link::{FromInit, Link, ToInit};
 /// Builds the jail, with nothing running in it yet.
 pub(crate) fn confine(plan: &Plan) -> Result<Confined, Error> {
     let trust = Trust::gather(plan)?;
+    mounts::make_missing(&plan.hidden, &plan.trust_dir);
     let jailed = environment::jailed(
         &plan.environment,
         &Settings {

@@ -65,19 +65,25 @@ fn mount_proc() -> Result<(), Failed> {
     mount(Some("proc"), "/proc", Some("proc"), flags, NONE).map_err(Failed::at_step(Step::Proc))
 }
 
-/// The folders and files to mask, without those that lie in another. What is missing is made, as a
-/// folder: the jailed command could make it instead, and the gate would read what it put there.
+/// Makes the folders that are to be masked and are missing: the jailed command could make them
+/// instead, and the gate would read what it put there. Done outside, where root still may write
+/// into other users' folders; where we may not, neither may the command.
+pub(super) fn make_missing(hidden: &[PathBuf], trust_dir: &Path) {
+    let on_mask = hidden.iter().any(|path| trust_dir.starts_with(path));
+    for path in hidden.iter().map(PathBuf::as_path).chain((!on_mask).then_some(trust_dir)) {
+        if !path.exists() {
+            let _ = make_folder(path);
+        }
+    }
+}
+
+/// The folders and files to mask, without those that lie in another.
 fn resolve_hidden(hidden: &[PathBuf]) -> Result<BTreeSet<PathBuf>, Failed> {
     let mut resolved = BTreeSet::new();
     for path in hidden {
         match path.canonicalize() {
             Ok(whole) => drop(resolved.insert(whole)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Where we may not make it, neither may the command.
-                if make_folder(path).is_ok() {
-                    resolved.extend(path.canonicalize());
-                }
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Failed::at_path(Step::Hide, path)(error)),
         }
     }

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Scenario;
-use crate::run::GATE_LOST;
+use crate::run::{GATE_LOST, OWN_FAILURE};
 use crate::support::{Caller, Home, gate_socket, line, piped, processes_with, wait_until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -18,6 +18,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("ending::the_jail_dies_with_its_run", the_jail_dies_with_its_run),
     ("ending::the_jail_dies_with_its_gate", the_jail_dies_with_its_gate),
     ("ending::a_jail_that_is_not_used_is_taken_down", an_unused_jail_is_taken_down),
+    ("ending::a_lost_first_process_is_told", a_lost_first_process_is_told),
     ("ending::a_closed_stream_ends_for_its_reader", a_closed_stream_ends_for_its_reader),
 ];
 
@@ -81,6 +82,18 @@ fn an_unused_jail_is_taken_down(caller: Caller) {
     let output = home.command(&["leave=1"], &["true"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(processes_with(&home.path().display().to_string()), 0);
+}
+
+fn a_lost_first_process_is_told(caller: Caller) {
+    let home = Home::new(caller);
+    let mut run = piped(&mut home.command(&[], &["sh", "-c", "echo up; exec sleep 100"]));
+    assert_eq!(line(run.stdout.as_mut().unwrap()), "up");
+    let children = format!("/proc/{0}/task/{0}/children", run.id());
+    let first = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(OWN_FAILURE));
+    assert_eq!(output.stderr, b"agent-gate: the jail's first process is gone\n");
 }
 
 /// The first process must not hold the command's output open.

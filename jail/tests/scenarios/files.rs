@@ -13,6 +13,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("files::a_nested_namespace_sees_no_more", a_nested_namespace_sees_no_more),
     ("files::the_trust_folder_is_filled", the_trust_folder_is_filled),
     ("files::the_systems_bundle_holds_our_ca", the_systems_bundle_holds_our_ca),
+    ("files::java_reads_our_trust_store", java_reads_our_trust_store),
     ("files::the_host_keeps_its_own", the_host_keeps_its_own),
     ("files::the_working_folder_is_entered_by_path", the_working_folder_is_entered_by_path),
     ("files::a_hidden_working_folder_is_an_error", a_hidden_working_folder_is_an_error),
@@ -42,7 +43,7 @@ fn masks_stay_where_they_are(caller: Caller) {
          mv .local other && echo moved
          rm -rf .config 2>/dev/null && echo removed
          umount .config/agent-gate && echo unmounted
-         touch .config/mine .local/share/mine && mv work work2 && mv work2 work && echo usable",
+         touch .config/mine .local/share/mine && mv project project2 && mv project2 project && echo usable",
     );
     assert_eq!(answer.ok(), "usable");
     assert!(home.path().join(".config/mine").exists());
@@ -65,9 +66,14 @@ fn a_nested_namespace_sees_no_more(caller: Caller) {
             umount ~/.config/agent-gate && echo unmounted
             umount /etc/resolv.conf && echo unmounted
             mount --bind -o rw / /mnt && echo bound
-            mkdir -p /tmp/m && mount -t proc proc /proc
+            mkdir ~/project/up ~/project/by
+            mount -t overlay -o lowerdir=$HOME,upperdir=$HOME/project/up,workdir=$HOME/project/by o /mnt
+            ls -A /mnt/.config/agent-gate
+            mount --rbind / /mnt; umount /mnt$HOME/.config/agent-gate && echo unmounted
+            ls -A /mnt$HOME/.config/agent-gate
+            mount -t proc proc /proc
             ls -A ~/.config/agent-gate /proc/1/root$HOME/.config/agent-gate
-         ' 2>/dev/null; echo over",
+         ' 2>/dev/null; chmod -R u+rwx ~/project; echo over",
     );
     let out = answer.ok();
     assert!(
@@ -94,9 +100,28 @@ fn the_systems_bundle_holds_our_ca(caller: Caller) {
     let bundle = "/etc/ssl/certs/ca-certificates.crt";
     let Ok(before) = fs::read_to_string(bundle) else { return };
     let inside = Home::new(caller).script(&format!("cat {bundle}")).ok();
-    assert!(inside.contains("YWdlbnQtZ2F0ZSB0ZXN0"));
+    assert!(inside.contains("MA9hZ2VudC1nYXRlIHRlc3Q="));
     let count = |text: &str| text.matches("BEGIN CERTIFICATE").count();
     assert_eq!(count(&inside), count(&before) + 1);
+}
+
+/// With a real certificate, where openssl and Java are installed.
+fn java_reads_our_trust_store(caller: Caller) {
+    let home = Home::new(caller);
+    let mut made = home.prepare_shell(
+        "command -v keytool && test -e /etc/ssl/certs/java/cacerts && openssl req -x509 -nodes \
+         -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -keyout ~/key -out ~/ca.pem -subj /CN=ours",
+    );
+    if !made.output().is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let authority = format!("authority={}", home.path().join("ca.pem").display());
+    // The password makes Java check the digest over the whole store.
+    let script = "keytool -list -v -keystore /etc/ssl/certs/java/cacerts -storepass changeit";
+    let listed = home.command(&[&authority], &["sh", "-c", script]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    assert!(listed.contains("Owner: CN=ours"), "{listed}");
+    assert!(listed.matches("trustedCertEntry").count() > 1, "{listed}");
 }
 
 fn the_host_keeps_its_own(caller: Caller) {
@@ -116,7 +141,7 @@ fn mounts() -> usize {
 fn the_working_folder_is_entered_by_path(caller: Caller) {
     let home = Home::new(caller);
     let answer = home.script("pwd -P; cat file.txt; ls ../.config/agent-gate | wc -l").ok();
-    assert_eq!(answer, format!("{}/work\nhere\n0", home.path().display()));
+    assert_eq!(answer, format!("{}/project\nhere\n0", home.path().display()));
 }
 
 fn a_hidden_working_folder_is_an_error(caller: Caller) {

@@ -11,8 +11,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 fn user_and_group_are_kept(caller: Caller) {
-    let out =
-        Home::new(caller).script("id -u; id -g; stat -c %u ~/work; cat /proc/self/setgroups").ok();
+    let out = Home::new(caller)
+        .script("id -u; id -g; stat -c %u ~/project; cat /proc/self/setgroups")
+        .ok();
     let id = caller.id();
     assert_eq!(out, format!("{id}\n{id}\n{id}\ndeny"));
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use crate::Scenario;
-use crate::support::{Answer, Caller, Home, Inherited, piped};
+use crate::support::{Answer, Caller, Home, piped};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("starting::the_environment_is_the_gates", the_environment_is_the_gates),
@@ -44,19 +44,19 @@ fn the_environment_is_the_gates(caller: Caller) {
 
 fn a_private_ca_of_the_users_stays(caller: Caller) {
     let home = Home::new(caller);
-    let own = "-----BEGIN CERTIFICATE-----\ndGhlaXIgb3du\n-----END CERTIFICATE-----\n";
+    let own = "-----BEGIN CERTIFICATE-----\nMAl0aGVpciBvd24=\n-----END CERTIFICATE-----\n";
     home.write("own.pem", own);
     let mut command =
         home.command(&[], &["sh", "-c", "cat $NODE_EXTRA_CA_CERTS; echo; tail -n4 $SSL_CERT_FILE"]);
     command.env("NODE_EXTRA_CA_CERTS", home.path().join("own.pem"));
     let out = Answer::of(&command.output().unwrap()).ok();
-    assert_eq!(out.matches("dGhlaXIgb3du").count(), 2, "{out}");
-    assert!(out.matches("YWdlbnQtZ2F0ZSB0ZXN0").count() >= 1, "{out}");
+    assert_eq!(out.matches("MAl0aGVpciBvd24=").count(), 2, "{out}");
+    assert!(out.matches("MA9hZ2VudC1nYXRlIHRlc3Q=").count() >= 1, "{out}");
 }
 
 fn inherited_descriptors_are_closed(caller: Caller) {
     let home = Home::new(caller);
-    let held: Inherited = File::open("/etc/passwd").unwrap().into();
+    let held = File::open("/etc/passwd").unwrap();
     let held = nix::unistd::dup(&held).unwrap(); // without close-on-exec
     let out = home.script("ls /proc/self/fd | tr '\\n' ' '").ok();
     drop(held);
@@ -112,7 +112,7 @@ fn a_missing_command_is_127(caller: Caller) {
 
 fn what_cannot_be_run_is_126(caller: Caller) {
     let home = Home::new(caller);
-    home.executable("work/orphan", "#!/no/such/interpreter\n");
+    home.executable("project/orphan", "#!/no/such/interpreter\n");
     for name in ["/etc", "./file.txt", "./orphan"] {
         let output = home.command(&[], &[name]).output().unwrap();
         assert_eq!(output.status.code(), Some(126), "{name}");
@@ -122,7 +122,7 @@ fn what_cannot_be_run_is_126(caller: Caller) {
 
 fn a_script_without_interpreter_line_runs(caller: Caller) {
     let home = Home::new(caller);
-    home.executable("work/plain", "echo \"plain $1\"\n");
+    home.executable("project/plain", "echo \"plain $1\"\n");
     let output = home.command(&[], &["./plain", "word"]).output().unwrap();
     assert_eq!(Answer::of(&output).ok(), "plain word");
 }
@@ -133,11 +133,19 @@ fn signals_are_as_they_were(caller: Caller) {
     let status = ["grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"];
     let inside = Answer::of(&home.command(&[], &status).output().unwrap()).ok();
     let script = "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status";
-    assert_eq!(inside, Answer::of(&home.prepare_shell(script).output().unwrap()).ok());
+    let outside = Answer::of(&home.prepare_shell(script).output().unwrap()).ok();
+    assert_eq!(classic(&inside), classic(&outside));
 
     let words = home.words(&[], &["grep", "SigIgn", "/proc/self/status"]);
     let script = format!("trap '' HUP; exec '{}'", words.join("' '"));
     let output = home.prepare_shell(&script).output().unwrap();
     let ignored = Answer::of(&output).ok();
     assert!(ignored.ends_with('1'), "{ignored}"); // SIGHUP is the first
+}
+
+/// The masks of signals 1 to 31. The two after them are the C library's, which ignores them or not
+/// depending on how it started a process.
+fn classic(status: &str) -> Vec<u64> {
+    let masks = status.lines().map(|line| line.split_once('\t').unwrap().1);
+    masks.map(|mask| u64::from_str_radix(mask, 16).unwrap() & 0x7fff_ffff).collect()
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ impl Home {
         let home = Self { caller, folder };
         home.write(".config/agent-gate/allowlist.txt", "secret.example\n");
         home.write(".local/share/agent-gate/journal/today.jsonl", "{}\n");
-        home.write("work/file.txt", "here\n");
+        home.write("project/file.txt", "here\n");
         home.own(home.path());
         home
     }
@@ -120,7 +120,7 @@ impl Home {
         words
     }
 
-    /// A run with an environment of its own, in the folder `work`.
+    /// A run with an environment of its own, in the folder `project`.
     pub(crate) fn command(&self, settings: &[&str], command: &[&str]) -> Command {
         self.prepare(&self.words(settings, command))
     }
@@ -129,7 +129,7 @@ impl Home {
         let mut prepared = Command::new(words[0].as_ref());
         prepared.args(&words[1..]).env_clear();
         prepared.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
-        prepared.env("HOME", self.path()).current_dir(self.path().join("work"));
+        prepared.env("HOME", self.path()).current_dir(self.path().join("project"));
         self.caller.apply(&mut prepared);
         prepared
     }
@@ -274,11 +274,6 @@ impl OnTerminal {
         assert!(stty.status().unwrap().success());
     }
 
-    /// Hangs the terminal up.
-    pub(crate) fn hang_up(self) -> Child {
-        self.child
-    }
-
     #[track_caller]
     pub(crate) fn exit_code(mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
@@ -287,6 +282,13 @@ impl OnTerminal {
             self.child.try_wait().unwrap().is_some()
         });
         self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // the session leader: what it led gets SIGHUP
+        let _ = self.child.wait();
     }
 }
 
@@ -331,6 +333,3 @@ pub(crate) fn gate_socket(home: &Home) -> (std::os::unix::net::UnixListener, Str
     fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
     (listener, format!("gate={}", path.display()))
 }
-
-/// Only for its type: a descriptor that a child inherits.
-pub(crate) type Inherited = OwnedFd;

@@ -107,8 +107,11 @@ fn ctrl_c_ends_a_plain_command(caller: Caller) {
 
 fn ctrl_c_is_for_the_command_to_decide(caller: Caller) {
     let home = Home::new(caller);
-    let script = "n=0; trap 'n=$((n+1)); echo int $n; [ $n = 2 ] && exit 3' INT
-                  echo up; while :; do sleep 0.05; done";
+    let script = "n=0; told=0; trap 'n=$((n+1))' INT; echo up
+                  while sleep 0.05 || :; do
+                      now=$n; [ $now = $told ] || echo int $now; told=$now
+                      [ $now = 2 ] && exit 3
+                  done";
     let mut shell = shell_with(&home, &[], &["bash", "-c", script]);
     shell.expect("up");
     shell.type_in("\x03");
@@ -121,9 +124,12 @@ fn ctrl_c_is_for_the_command_to_decide(caller: Caller) {
     leave(shell);
 }
 
-/// Tells how often it was continued; ends with what it reads once there is a file `stop`.
-const COUNTING: &str = "n=0; trap 'n=$((n+1)); echo continued $n' CONT; echo up
-    until [ -e stop ]; do sleep 0.05; done; read -r word; echo got $word; exit 4";
+/// Tells how often it was continued, outside the trap: bash forgets a signal that comes while it
+/// runs the trap of the same one. Ends with what it reads once there is a file `stop`.
+const COUNTING: &str = "n=0; told=0; trap 'n=$((n+1))' CONT; echo up
+    until [ -e stop ]; do
+        sleep 0.05; now=$n; [ $now = $told ] || echo continued $now; told=$now
+    done; read -r word; echo got $word; exit 4";
 
 fn ctrl_z_and_fg(caller: Caller) {
     stop_and_continue(&Home::new(caller), &[]);
@@ -145,7 +151,7 @@ fn stop_and_continue(home: &Home, settings: &[&str]) {
         shell.type_in("fg\n");
         shell.expect(&format!("continued {times}"));
     }
-    home.write("work/stop", "");
+    home.write("project/stop", "");
     shell.type_in("hello\n");
     shell.expect("got hello");
     shell.expect("READY> ");
@@ -166,8 +172,8 @@ fn bg_and_kill(caller: Caller) {
     // It wants to read from the background and is stopped for it.
     shell.type_in("until jobs | grep Stopped; do sleep 0.05; done\n");
     shell.expect("Stopped");
-    shell.type_in("kill %1; while kill -0 $job; do sleep 0.05; done; wait $job; echo code $?\n");
-    shell.expect("code 143");
+    shell.type_in("kill %1; while kill -0 $job; do sleep 0.05; done; echo\n");
+    shell.expect("Exit 143");
     leave(shell);
 }
 
@@ -295,7 +301,6 @@ fn hanging_up_ends_the_jail(caller: Caller) {
     let mut shell = shell_with(&home, &[], &["bash", "-c", &script]);
     shell.expect("up");
     wait_until("it runs", || processes_with(&mark) == 1);
-    let mut child = shell.hang_up();
+    drop(shell);
     wait_until("it is dead", || processes_with(&mark) == 0);
-    child.wait().unwrap();
 }

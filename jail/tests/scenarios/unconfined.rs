@@ -1,5 +1,7 @@
 //! The same without a jail: environment, codes, signals, the gate's death.
 
+use std::os::unix::process::CommandExt;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -39,9 +41,12 @@ fn codes_pass_through(caller: Caller) {
 
 fn signals_go_to_the_command(caller: Caller) {
     let home = Home::new(caller);
-    let script = "trap 'echo caught; exit 7' TERM; echo up; while :; do sleep 0.05; done";
-    let mut run = piped(&mut home.command(&["unconfined=1"], &["bash", "-c", script]));
+    let script = "trap 'echo usr1' USR1; trap 'echo caught; exit 7' TERM; echo up; kill -USR1 0
+                  while :; do sleep 0.05; done";
+    let mut command = home.command(&["unconfined=1"], &["bash", "-c", script]);
+    let mut run = piped(command.process_group(0));
     assert_eq!(line(run.stdout.as_mut().unwrap()), "up");
+    assert_eq!(line(run.stdout.as_mut().unwrap()), "usr1"); // once: it sent it to its own group
     kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGTERM).unwrap();
     assert_eq!(line(run.stdout.as_mut().unwrap()), "caught");
     assert_eq!(run.wait().unwrap().code(), Some(7));

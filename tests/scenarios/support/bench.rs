@@ -218,7 +218,8 @@ impl Bench {
 
     /// Ends everything of this bench that still runs; returns what had to be killed.
     fn clear(&self) -> Vec<Process> {
-        if let Some(gate) = self.gate() {
+        // By name too: the lock of a gate with mounts of its own is not to be seen from here.
+        for gate in self.gate().into_iter().chain(self.gate_processes().iter().map(|p| p.pid)) {
             processes::signal(gate, Signal::SIGTERM);
         }
         // A jail of the run that has just ended may be on its way out still.

@@ -63,7 +63,7 @@ impl ResolvesServerCert for Leaves {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().unwrap_or_default().to_owned();
         let names = if name.is_empty() {
-            ["127.0.0.1", "::1", "203.0.113.7"].map(str::to_owned).to_vec()
+            ["127.0.0.1", "::1", "203.0.113.7", "2001:db8::7"].map(str::to_owned).to_vec()
         } else {
             vec![name.clone()]
         };

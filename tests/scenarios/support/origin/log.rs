@@ -40,10 +40,13 @@ impl Seen {
         value(&self.fields, name)
     }
 
-    /// The host it is for, without a port.
+    /// The host it is for, without a port or brackets.
     pub(crate) fn host(&self) -> &str {
         let host = self.field("host").unwrap_or_default();
-        host.split(':').next().unwrap_or_default()
+        match host.strip_prefix('[') {
+            Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        }
     }
 
     /// A parameter of the target's query.
