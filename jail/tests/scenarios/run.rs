@@ -41,17 +41,11 @@ pub(crate) fn main(arguments: &[OsString]) -> ! {
     };
     let gate: OwnedFd = match all("gate").first() {
         Some(path) => UnixStream::connect(path).unwrap().into(),
-        None => nix::sys::socket::socketpair(
-            nix::sys::socket::AddressFamily::Unix,
-            nix::sys::socket::SockType::Stream,
-            None,
-            nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        )
-        .map(|(ours, gate)| {
+        None => {
+            let (ours, gate) = UnixStream::pair().unwrap();
             std::mem::forget(gate); // open as long as we live
-            ours
-        })
-        .unwrap(),
+            ours.into()
+        }
     };
     let begun = Instant::now();
     let started = if settings.iter().any(|(name, _)| name == "unconfined") {
