@@ -51,6 +51,10 @@ use std::process::ExitCode;
 
 use options::Options;
 
+/// As in the program; the relay has the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
     let result = if arguments.next_if_eq(role::ARGUMENT).is_some() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// This system has no jail yet; only [`unconfined`](crate::unconfined) works.
+    /// This system has no jail yet; only [`unconfined()`](crate::unconfined) works.
     #[error("this system has no jail yet")]
     Unsupported,
     /// The plan asks for something that cannot be built.

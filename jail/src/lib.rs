@@ -2,7 +2,7 @@
 //!
 //! [`confine`] builds the jail and hands out its listening sockets; [`Confined::start`] starts the
 //! command in it; [`Running::wait`] stands in for it towards terminal, signals and exit status.
-//! [`unconfined`] does the same without a jail. Knows nothing of HTTP, TLS, rules and records.
+//! [`unconfined()`] does the same without a jail. Knows nothing of HTTP, TLS, rules and records.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod child;

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de;
-use serde::ser::{SerializeStruct as _, SerializeTuple as _};
+use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::escape;
 use crate::record::{Body, Field, Hash, Kept};
 
 impl<'a> Body<'a> {
@@ -38,28 +39,37 @@ impl<'a> Field<'a> {
     }
 }
 
-impl Serialize for Body<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut members = serializer.serialize_struct("Body", 5)?;
-        members.serialize_field("bytes", &self.bytes)?;
-        members.serialize_field("blake3", &self.blake3)?;
-        if self.kept_bytes() < self.bytes {
-            members.serialize_field("kept", &self.kept_bytes())?;
-        }
-        match &self.kept {
-            Kept::Inline(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => members.serialize_field("text", text)?,
-                Err(_) => members.serialize_field("base64", &BASE64.encode(bytes))?,
-            },
-            Kept::File { blake3, .. } => {
-                members.serialize_field("file", &true)?;
-                if *blake3 != self.blake3 {
-                    members.serialize_field("kept_blake3", blake3)?;
-                }
+/// Appends the member `body` to an object under way. Bodies are most of what is written, so they
+/// go straight into the line.
+pub(crate) fn push_member(out: &mut Vec<u8>, body: &Body<'_>) {
+    let Body { bytes, blake3, kept } = body;
+    out.extend_from_slice(
+        format!(",\"body\":{{\"bytes\":{bytes},\"blake3\":\"{blake3}\"").as_bytes(),
+    );
+    if body.kept_bytes() < *bytes {
+        out.extend_from_slice(format!(",\"kept\":{}", body.kept_bytes()).as_bytes());
+    }
+    match kept {
+        Kept::Inline(kept) => push_inline(out, kept),
+        Kept::File { blake3: kept, .. } => {
+            out.extend_from_slice(b",\"file\":true");
+            if kept != blake3 {
+                out.extend_from_slice(format!(",\"kept_blake3\":\"{kept}\"").as_bytes());
             }
         }
-        members.end()
     }
+    out.push(b'}');
+}
+
+fn push_inline(out: &mut Vec<u8>, kept: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(kept) {
+        out.extend_from_slice(b",\"text\":\"");
+        escape::push(out, text);
+    } else {
+        out.extend_from_slice(b",\"base64\":\"");
+        out.extend_from_slice(BASE64.encode(kept).as_bytes());
+    }
+    out.push(b'"');
 }
 
 impl<'de> Deserialize<'de> for Body<'_> {

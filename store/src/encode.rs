@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Deserialize;
 
+use crate::body::push_member;
 use crate::record::{Hash, Record, VERSION};
 
 /// The line of `record` without its last member `prev`, its closing brace and its line feed,
@@ -15,6 +16,9 @@ pub(crate) fn line(record: &Record<'_>) -> Vec<u8> {
     serde_json::to_writer(&mut line, record)
         .expect("records have string keys only, and a Vec takes every write");
     line.0.pop();
+    if let Some(body) = record.body() {
+        push_member(&mut line.0, body);
+    }
     line.0
 }
 

@@ -245,21 +245,15 @@ fn enter_run(transaction: &Transaction<'_>, run: &RunBegun) -> rusqlite::Result<
 impl Row {
     fn enter(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         match (&self.begun, &self.ended) {
-            (Some((begun, at)), None) => insert(transaction, self.seq, begun, Some(*at)),
+            (Some((begun, at)), None) => insert(transaction, self.seq, begun, Some(*at), None),
             (Some((begun, at)), Some((ended, end))) => {
-                let mut whole = begun.clone();
-                whole.outcome = Some(ended.outcome);
-                whole.response_bytes = Some(ended.response_bytes);
-                whole.duration_us = Some(ended.duration_us);
-                insert(transaction, self.seq, &whole, Some(*at))?;
-                self.update(transaction, ended, *end).map(drop)
+                insert(transaction, self.seq, begun, Some(*at), Some((ended, *end)))
             }
             (None, Some((ended, end))) => {
                 if self.update(transaction, ended, *end)? == 0 {
                     // The journal does not have its request.
                     let unknown = Begun::new(Kind::Exchange, ended.id, ended.run, ended.at, "", 0);
-                    insert(transaction, self.seq, &unknown, None)?;
-                    self.update(transaction, ended, *end)?;
+                    insert(transaction, self.seq, &unknown, None, Some((ended, *end)))?;
                 }
                 Ok(())
             }
@@ -294,17 +288,22 @@ impl Row {
     }
 }
 
+/// Enters a row, with its response when that is known too. A response that was indexed before
+/// its request keeps its columns.
 fn insert(
     transaction: &Transaction<'_>,
     seq: u64,
     row: &Begun,
     position: Option<Position>,
+    ended: Option<(&Ended, Position)>,
 ) -> rusqlite::Result<()> {
     let mut statement: CachedStatement<'_> = transaction.prepare_cached(
         "INSERT INTO exchange (id, seq, run, at, kind, method, scheme, host, port, \
          path, outcome, refused_by, request_bytes, response_bytes, duration_us, request_day, \
-         request_offset, request_length) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
+         request_offset, request_length, status, response_day, response_offset, \
+         response_length) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+         ?18, ?19, ?20, ?21, ?22) \
          ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, run = excluded.run, \
          at = excluded.at, kind = excluded.kind, method = excluded.method, \
          scheme = excluded.scheme, host = excluded.host, port = excluded.port, \
@@ -313,8 +312,14 @@ fn insert(
          request_offset = excluded.request_offset, request_length = excluded.request_length, \
          outcome = coalesce(excluded.outcome, outcome), \
          response_bytes = coalesce(excluded.response_bytes, response_bytes), \
-         duration_us = coalesce(excluded.duration_us, duration_us)",
+         duration_us = coalesce(excluded.duration_us, duration_us), \
+         status = coalesce(excluded.status, status), \
+         response_day = coalesce(excluded.response_day, response_day), \
+         response_offset = coalesce(excluded.response_offset, response_offset), \
+         response_length = coalesce(excluded.response_length, response_length)",
     )?;
+    let end = ended.map(|(_, position)| position);
+    let ended = ended.map(|(ended, _)| ended);
     statement.execute(params![
         blob(row.id),
         seq,
@@ -326,14 +331,18 @@ fn insert(
         row.host,
         row.port,
         row.path,
-        row.outcome.as_ref().map(word),
+        ended.map(|e| e.outcome).or(row.outcome).as_ref().map(word),
         row.refused_by.as_ref().map(word),
         row.request_bytes,
-        row.response_bytes,
-        row.duration_us,
+        ended.map(|e| e.response_bytes).or(row.response_bytes),
+        ended.map(|e| e.duration_us).or(row.duration_us),
         position.map(|p| p.day.0),
         position.map(|p| p.offset),
-        position.map(|p| p.length)
+        position.map(|p| p.length),
+        ended.and_then(|e| e.status),
+        end.map(|p| p.day.0),
+        end.map(|p| p.offset),
+        end.map(|p| p.length)
     ])?;
     Ok(())
 }

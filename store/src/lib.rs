@@ -21,6 +21,7 @@ mod budget;
 mod disk;
 mod encode;
 mod error;
+mod escape;
 mod index;
 mod private;
 mod receipt;

@@ -58,14 +58,18 @@ impl Record<'_> {
 
     /// About how much memory its variable parts take, in bytes: what to ask the recorder for.
     pub fn memory_bytes(&self) -> usize {
-        let kept = |body: &Body<'_>| match &body.kept {
-            Kept::Inline(bytes) => bytes.len(),
-            Kept::File { .. } => 0,
-        };
+        match self.body().map(|body| &body.kept) {
+            Some(Kept::Inline(bytes)) => bytes.len(),
+            Some(Kept::File { .. }) | None => 0,
+        }
+    }
+
+    /// The body, of a record that has one.
+    pub fn body(&self) -> Option<&Body<'_>> {
         match self {
-            Self::Request(r) => kept(&r.body),
-            Self::Response(r) => kept(&r.body),
-            _ => 0,
+            Self::Request(r) => Some(&r.body),
+            Self::Response(r) => Some(&r.body),
+            _ => None,
         }
     }
 
@@ -163,6 +167,7 @@ pub struct Request<'a> {
     /// Start line and fields.
     pub head: RequestHead<'a>,
     /// The body after transfer decoding, content coding kept.
+    #[serde(skip_serializing)] // `encode` writes it straight into the line
     pub body: Body<'a>,
     /// Trailer fields of a chunked body.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -249,6 +254,7 @@ pub struct Response<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<ResponseHead<'a>>,
     /// The body after transfer decoding, content coding kept.
+    #[serde(skip_serializing)] // `encode` writes it straight into the line
     pub body: Body<'a>,
     /// Trailer fields of a chunked body.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

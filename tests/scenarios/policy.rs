@@ -143,7 +143,9 @@ fn passthrough() {
         assert_eq!(tunnel["host"], "pinned.test", "{tunnel}");
         assert_eq!(tunnel["sni"], "pinned.test", "{tunnel}");
         assert_eq!(tunnel["passthrough"], true, "{tunnel}");
-        assert_eq!(tunnel["outcome"], "complete", "{tunnel}");
+        // curl does not wait for the origin's goodbye, which may find it gone.
+        let outcome = tunnel["outcome"].as_str().unwrap();
+        assert!(matches!(outcome, "complete" | "cut_by_client"), "{tunnel}");
         assert!(tunnel["received"].as_u64() > Some(100_000), "{tunnel}");
         assert!(tunnel["sent"].as_u64() > Some(100), "{tunnel}");
     }

@@ -55,7 +55,8 @@ fn interrupting() {
 fn an_interrupt_is_the_commands_own_affair() {
     let bench = Bench::new();
     let mut shell = Shell::start(&bench);
-    run(&mut shell, "trap \"echo caught\" INT; while :; do sleep 0.1; done");
+    run(&mut shell, "trap \"echo caught\" INT; echo armed; while :; do sleep 0.1; done");
+    shell.expect("armed\r\n");
     shell.type_in(CTRL_C);
     shell.expect("caught\r\n");
     shell.type_in(CTRL_C);

@@ -4,7 +4,7 @@ use agent_gate_store::Recorder;
 use agent_gate_store::record::{Body, Hash, Kept};
 use agent_gate_store::recorder::{SideFile, Stopped};
 
-use crate::limits::{BODY_INLINE_BYTES_MAX, SIDE_PIECE_BYTES};
+use crate::limits::{BODY_INLINE_BYTES_MAX, READ_BYTES_MAX, SIDE_PIECE_BYTES};
 
 /// One body under way.
 pub(super) struct Capture {
@@ -30,15 +30,37 @@ struct Large {
     file_hash: Option<Hash>,
 }
 
+impl Large {
+    fn begin(recorder: &Recorder) -> Self {
+        Self {
+            hasher: blake3::Hasher::new(),
+            file: Some(recorder.side_file()),
+            file_bytes: 0,
+            file_hash: None,
+        }
+    }
+
+    /// Names the file by its content, which is all so far.
+    fn finish_file(&mut self) {
+        if let Some(file) = self.file.take() {
+            let hash = Hash(*self.hasher.finalize().as_bytes());
+            self.file_hash = Some(hash);
+            file.finish(hash);
+        }
+    }
+}
+
 impl Capture {
     pub(super) fn new(recorder: Recorder, bytes_max: u64) -> Self {
         Self { recorder, bytes_max, bytes: 0, memory: Vec::new(), large: None }
     }
 
-    /// Makes room for a body whose length is known.
+    /// Prepares for a body whose length is known: a small one gets its room at once, a large one
+    /// does not gather in memory first.
     pub(super) fn expect(&mut self, bytes: u64) {
-        let inline_max = BODY_INLINE_BYTES_MAX as u64;
-        if let Ok(bytes) = usize::try_from(bytes.min(self.bytes_max).min(inline_max)) {
+        if bytes > BODY_INLINE_BYTES_MAX as u64 || bytes > self.bytes_max {
+            self.large = Some(Box::new(Large::begin(&self.recorder)));
+        } else if let Ok(bytes) = usize::try_from(bytes) {
             self.memory.reserve_exact(bytes);
         }
     }
@@ -49,6 +71,11 @@ impl Capture {
         match &mut self.large {
             Some(large) if large.file.is_none() => {
                 large.hasher.update(data);
+            }
+            Some(_) if self.memory.capacity() == 0 => {
+                // The piece that is handed on, and the read that fills it up.
+                self.memory.reserve_exact(SIDE_PIECE_BYTES + READ_BYTES_MAX);
+                self.memory.extend_from_slice(data);
             }
             _ => self.memory.extend_from_slice(data),
         }
@@ -68,32 +95,19 @@ impl Capture {
     /// Hands what has gathered to the side file; waits while the recorder is busy.
     pub(super) async fn spill(&mut self) -> Result<(), Stopped> {
         let recorder = &self.recorder;
-        let large = self.large.get_or_insert_with(|| {
-            Box::new(Large {
-                hasher: blake3::Hasher::new(),
-                file: Some(recorder.side_file()),
-                file_bytes: 0,
-                file_hash: None,
-            })
-        });
+        let large = self.large.get_or_insert_with(|| Box::new(Large::begin(recorder)));
         let Some(file) = &large.file else { return Ok(()) };
-        let memory = std::mem::take(&mut self.memory);
-        let room = self.bytes_max - large.file_bytes;
-        let (kept, over) =
-            memory.split_at(memory.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
-        large.hasher.update(kept);
+        let mut kept = std::mem::take(&mut self.memory);
+        let room = usize::try_from(self.bytes_max - large.file_bytes).unwrap_or(usize::MAX);
+        let over = kept.split_off(kept.len().min(room));
+        large.hasher.update(&kept);
         large.file_bytes += kept.len() as u64;
         if !kept.is_empty() {
-            let permit = self.recorder.reserve(kept.len()).await?;
-            permit.piece(file, kept.to_vec());
+            self.recorder.reserve(kept.len()).await?.piece(file, kept);
         }
         if large.file_bytes == self.bytes_max {
-            let hash = Hash(*large.hasher.finalize().as_bytes());
-            large.file_hash = Some(hash);
-            if let Some(file) = large.file.take() {
-                file.finish(hash);
-            }
-            large.hasher.update(over);
+            large.finish_file();
+            large.hasher.update(&over);
         }
         Ok(())
     }
@@ -104,12 +118,8 @@ impl Capture {
             return Ok(());
         }
         self.spill().await?;
-        if let Some(large) = &mut self.large
-            && let Some(file) = large.file.take()
-        {
-            let hash = Hash(*large.hasher.finalize().as_bytes());
-            large.file_hash = Some(hash);
-            file.finish(hash);
+        if let Some(large) = &mut self.large {
+            large.finish_file();
         }
         Ok(())
     }

@@ -36,7 +36,8 @@ pub(super) async fn serve(flow: &Flow, door: &Door, down: &mut Stream) {
             }
         };
         let opening = Opening { door, target: &target, head: &head, framing, begun };
-        match exchange(flow, opening, down, kept.take()).await {
+        // Boxed, so that an idle connection does not hold the room of a busy one.
+        match Box::pin(exchange(flow, opening, down, kept.take())).await {
             After::Next(upstream) => {
                 kept = Some(*upstream);
                 down.reader.release();

@@ -28,7 +28,7 @@ pub(super) fn verdict_for(flow: &Flow, target: &Target) -> Verdict {
 /// read it.
 pub(super) async fn open(flow: &Flow, target: Target, passthrough: bool, mut down: Stream) {
     if passthrough {
-        return pass_through(flow, &target, down).await;
+        return Box::pin(pass_through(flow, &target, down)).await;
     }
     let Ok(sniffed) = timeout(HANDSHAKE_TIME_MAX, first_bytes(&mut down)).await else {
         return ended_early(flow, &target, "nothing was sent in time").await;
@@ -107,7 +107,8 @@ async fn intercept_tls(flow: &Flow, target: Target, hello: &ClientHello, mut dow
         }
     }
     let name = sni.as_ref().unwrap_or(&target.host).as_str();
-    match accept(flow, name, &mut down).await {
+    // Boxed like everything that is over before the connection idles.
+    match Box::pin(accept(flow, name, &mut down)).await {
         Ok(()) => {
             let tls = door_tls(&down, sni);
             let door = Door { target: Some(target), tls: Some(tls) };
