@@ -30,8 +30,9 @@ pub(crate) const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// A body up to this size stays in its record; a larger one goes to a side file, in bytes.
 pub(crate) const BODY_INLINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The pieces in which a side file is handed to the writer, in bytes.
-pub(crate) const SIDE_PIECE_BYTES: usize = 256 * 1024;
+/// The pieces in which a side file is handed to the writer, in bytes: one read's worth, since each
+/// connection with a large body gathers one.
+pub(crate) const SIDE_PIECE_BYTES: usize = 64 * 1024;
 
 /// Interim (1xx) responses before one final one.
 pub(crate) const INTERIM_MAX: usize = 32;

@@ -3,47 +3,69 @@
 //! Bodies are most of what is written. In JSON about one byte in thirty needs an escape, so what
 //! counts is finding the next one and copying what lies before it.
 
+/// Text is escaped in blocks of so many bytes.
+const BLOCK_BYTES: usize = 512;
+/// `\u00xx`.
+const ESCAPE_BYTES_MAX: usize = 6;
+const WORD_BYTES: usize = 8;
+/// Room for a block of nothing but escapes, and for the word that is copied before it is looked at.
+type Buffer = [u8; BLOCK_BYTES * ESCAPE_BYTES_MAX + WORD_BYTES];
+
 /// Appends `text`, escaped, to `out`.
 pub(crate) fn push(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text.as_bytes();
-    loop {
-        let plain = plain_bytes(rest);
-        out.extend_from_slice(&rest[..plain]);
-        let Some(&byte) = rest.get(plain) else { return };
-        push_escape(out, byte);
-        rest = &rest[plain + 1..];
+    let mut buffer: Buffer = [0; _];
+    for block in text.as_bytes().chunks(BLOCK_BYTES) {
+        let length = escape(block, &mut buffer);
+        out.extend_from_slice(&buffer[..length]);
     }
 }
 
-fn push_escape(out: &mut Vec<u8>, byte: u8) {
-    match byte {
-        b'"' => out.extend_from_slice(b"\\\""),
-        b'\\' => out.extend_from_slice(b"\\\\"),
-        b'\n' => out.extend_from_slice(b"\\n"),
-        b'\r' => out.extend_from_slice(b"\\r"),
-        b'\t' => out.extend_from_slice(b"\\t"),
+/// Writes a block to the front of `buffer` and returns its length there. Words are copied whole
+/// and as far as they are plain count; a copy of fixed size is one instruction, a search before
+/// it would be a call.
+fn escape(block: &[u8], buffer: &mut Buffer) -> usize {
+    let (mut from, mut to) = (0, 0);
+    while let Some(word) = block[from..].first_chunk::<WORD_BYTES>() {
+        buffer[to..to + WORD_BYTES].copy_from_slice(word);
+        let marks = special(u64::from_le_bytes(*word));
+        if marks == 0 {
+            from += WORD_BYTES;
+            to += WORD_BYTES;
+        } else {
+            let plain = (marks.trailing_zeros() / 8) as usize;
+            from += plain + 1;
+            to += plain;
+            to += escape_byte(word[plain], &mut buffer[to..]);
+        }
+    }
+    for &byte in &block[from..] {
+        if byte < 0x20 || matches!(byte, b'"' | b'\\') {
+            to += escape_byte(byte, &mut buffer[to..]);
+        } else {
+            buffer[to] = byte;
+            to += 1;
+        }
+    }
+    to
+}
+
+/// Writes the escape of `byte` and returns its length.
+fn escape_byte(byte: u8, buffer: &mut [u8]) -> usize {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
         _ => {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
             let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-            out.extend_from_slice(b"\\u00");
-            out.extend_from_slice(&digits);
+            buffer[..4].copy_from_slice(b"\\u00");
+            buffer[4..ESCAPE_BYTES_MAX].copy_from_slice(&digits);
+            return ESCAPE_BYTES_MAX;
         }
-    }
-}
-
-/// How many bytes at the front need no escape.
-fn plain_bytes(bytes: &[u8]) -> usize {
-    let mut words = bytes.chunks_exact(8);
-    for (index, word) in words.by_ref().enumerate() {
-        let word = u64::from_le_bytes(word.try_into().expect("chunks of eight"));
-        let marks = special(word);
-        if marks != 0 {
-            return index * 8 + (marks.trailing_zeros() / 8) as usize;
-        }
-    }
-    let tail = words.remainder();
-    let in_tail = tail.iter().position(|b| *b < 0x20 || matches!(b, b'"' | b'\\'));
-    bytes.len() - tail.len() + in_tail.unwrap_or(tail.len())
+    };
+    buffer[..2].copy_from_slice(&[b'\\', short]);
+    2
 }
 
 /// Marks bytes under 0x20, quotes and backslashes in their top bit. Borrows may mark bytes above
@@ -73,6 +95,10 @@ mod tests {
         let all: String = (0..=0x24f_u32).filter_map(char::from_u32).collect();
         for start in 0..9 {
             let text = format!("{}{all}\u{1f600}\u{2028}", "x".repeat(start));
+            let read: String = serde_json::from_str(&escaped(&text)).unwrap();
+            assert_eq!(read, text);
+        }
+        for text in ["\u{1}".repeat(2000), "\"".repeat(513), "x".repeat(511) + "\n\n"] {
             let read: String = serde_json::from_str(&escaped(&text)).unwrap();
             assert_eq!(read, text);
         }

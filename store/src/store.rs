@@ -19,14 +19,14 @@ use crate::writer::Writer;
 pub struct Options {
     /// Records that may wait.
     pub queue_records_max: usize,
-    /// Bytes that may wait. A disk writes this much in a tenth of a second or so; a larger queue
+    /// Bytes that may wait. A disk writes this much in some hundredths of a second; a larger queue
     /// would only hold more memory while it does.
     pub queue_bytes_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { queue_records_max: 8192, queue_bytes_max: 32 * 1024 * 1024 }
+        Self { queue_records_max: 8192, queue_bytes_max: 16 * 1024 * 1024 }
     }
 }
 

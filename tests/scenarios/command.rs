@@ -175,7 +175,7 @@ fn other_folders() {
     let by_xdg = bench.path("x");
     std::fs::create_dir_all(by_xdg.join("config/agent-gate")).unwrap();
     // Its gate ends by itself: the bench ends the one of the usual place only.
-    let config = config.replace("linger_seconds = 600", "linger_seconds = 0");
+    let config = config.replace("linger_seconds = 60", "linger_seconds = 0");
     std::fs::write(by_xdg.join("config/agent-gate/config.toml"), &config).unwrap();
     let mut command = bench.run_command(&[], &["true"]);
     command.env("XDG_CONFIG_HOME", by_xdg.join("config")).env("XDG_DATA_HOME", by_xdg.join("data"));

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::support::bench::{Bench, finish, free_port};
+use crate::support::bench::{Bench, Started, finish, free_port};
 use crate::support::journal::Exchange;
 use crate::support::python::interpreter;
 use crate::support::wait_for;
@@ -133,10 +133,16 @@ s.close()
     assert_eq!(exchange.request_body(), vec![b'x'; 30_000]);
 }
 
+/// The client is gone, and the run goes on until the record of it is there: a run that ends at once
+/// may take connections along that the gate has not accepted yet.
 fn client_leaves(script: &str, target: &str) -> Exchange {
     let bench = Bench::new();
-    bench.run(&[interpreter(), "-c", script]).ok();
+    let wait = "import os, time\nwhile not os.path.exists('recorded'): time.sleep(0.01)\n";
+    let script = format!("{script}{wait}");
+    let run = Started::new(bench.run_command(&[], &[interpreter(), "-c", &script]));
     let exchange = bench.journal().only(target);
+    std::fs::write(bench.work().join("recorded"), "").unwrap();
+    run.finish().ok();
     assert_eq!(exchange.outcome(), "cut_by_client", "{}", exchange.answer());
     if exchange.method() == "POST" {
         assert!(bench.origin.seen().is_empty(), "the origin saw half a request as whole");

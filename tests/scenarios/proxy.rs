@@ -29,7 +29,7 @@ fn a_proxy_in_the_foreground() {
     assert_eq!(runs.len(), 2, "the proxy and the run: {runs:#?}");
     assert_eq!(runs[0]["mode"], "permissive", "{runs:#?}");
     assert_eq!(bench.gate(), Some(proxy.pid()), "the run has attached to the proxy's gate");
-    processes::signal(proxy.pid(), Signal::SIGINT);
+    processes::signal(proxy.pid(), Signal::SIGTERM);
     let output = proxy.finish();
     assert!(output.stderr.contains(&address) || output.text().contains(&address), "{output:?}");
 }

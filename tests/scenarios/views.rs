@@ -25,7 +25,7 @@ fn tail(options: &[&str]) -> Vec<String> {
         let line = lines.by_ref().map(Result::unwrap).find(|l| !l.contains("before.test"));
         found.push(line.expect("a line"));
     }
-    processes::signal(tail.pid(), Signal::SIGINT);
+    processes::signal(tail.pid(), Signal::SIGTERM);
     drop(tail.finish());
     found
 }
@@ -116,7 +116,7 @@ fn a_dashboard_without_a_gate() {
         Some(get_page(bench.dashboard_port, "/"))
     });
     assert!(home.body.contains("later.test"), "{home:?}");
-    processes::signal(dashboard.pid(), Signal::SIGINT);
+    processes::signal(dashboard.pid(), Signal::SIGTERM);
     drop(dashboard.finish());
 }
 

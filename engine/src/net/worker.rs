@@ -173,18 +173,31 @@ fn run_worker(
         serve(shared, inbox).await;
     };
     if by_ring {
-        let [large, small] = RING_ENTRIES;
-        let build = |entries| {
-            RuntimeBuilder::<IoUringDriver>::new().with_entries(entries).enable_timer().build()
-        };
-        // Locked memory may be short for the larger ring.
-        let mut runtime = build(large).or_else(|_| build(small))?;
+        let mut runtime = build_ring()?;
         runtime.block_on(main);
     } else {
         let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
         runtime.block_on(main);
     }
     Ok(())
+}
+
+/// A runtime on io_uring. Completions wait until the worker asks for them, where the kernel can do
+/// that (5.19 on), instead of interrupting it. Locked memory may be short for the larger ring.
+fn build_ring() -> io::Result<monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>> {
+    let build = |entries, builder: io_uring::Builder| {
+        RuntimeBuilder::<IoUringDriver>::new()
+            .uring_builder(builder)
+            .with_entries(entries)
+            .enable_timer()
+            .build()
+    };
+    let mut cooperative = io_uring::IoUring::builder();
+    cooperative.setup_coop_taskrun();
+    let [large, small] = RING_ENTRIES;
+    build(large, cooperative)
+        .or_else(|_| build(large, io_uring::IoUring::builder()))
+        .or_else(|_| build(small, io_uring::IoUring::builder()))
 }
 
 /// A worker's life.

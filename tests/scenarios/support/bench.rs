@@ -28,14 +28,15 @@ pub(crate) const AGENT_GATE: &str = env!("CARGO_BIN_EXE_agent-gate");
 /// Settings of a bench's `config.toml`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
-    /// Long, so that one gate serves a whole scenario; the bench ends it.
+    /// Long, so that one gate serves a whole scenario; the bench ends it. Not too long, for when
+    /// the tests are killed before.
     pub(crate) linger_seconds: u32,
     pub(crate) body_bytes_max: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { linger_seconds: 600, body_bytes_max: 64 << 20 }
+        Self { linger_seconds: 60, body_bytes_max: 64 << 20 }
     }
 }
 
@@ -241,6 +242,7 @@ impl Drop for Bench {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.data_dir().join("gate.log"));
             tell(&format!("gate.log: {}", log.unwrap_or_else(|e| e.to_string())));
+            tell(&format!("journal:\n{}left: {left:#?}", self.journal().summary()));
         } else {
             assert!(left.is_empty(), "processes left behind, killed: {left:#?}");
             assert_eq!(self.origin.violations(), [""; 0], "the gate broke HTTP's rules");

@@ -59,6 +59,15 @@ impl Journal {
         self.records().into_iter().filter(|r| r["type"] == kind).collect()
     }
 
+    /// One line a record, for whoever reads a failed test's output.
+    pub(crate) fn summary(&self) -> String {
+        let line = |r: &Value| {
+            let about = [&r["host"], &r["head"]["target"], &r["head"]["status"], &r["outcome"]];
+            format!("  {} {} {about:?}\n", r["type"], r["id"])
+        };
+        self.records().iter().rev().take(30).rev().map(line).collect()
+    }
+
     /// Requests in order, each with its response if that is there.
     pub(crate) fn exchanges(&self) -> Vec<Exchange> {
         let records = self.records();

@@ -27,8 +27,18 @@ impl Shell {
         let (master, slave) = (File::from(pair.master), File::from(pair.slave));
         let device = std::fs::read_link(format!("/proc/self/fd/{}", slave.as_raw_fd())).unwrap();
         // A session of its own with the terminal as its controlling one, as a login would have.
-        let mut command = bench.command("setsid");
-        command.args(["--ctty", "bash", "--norc", "--noprofile", "--noediting", "-i"]);
+        // Whatever ignores Ctrl-C around the tests (`nohup`, a job in the background) would be inherited.
+        let mut command = bench.command("env");
+        command.args([
+            "--default-signal",
+            "setsid",
+            "--ctty",
+            "bash",
+            "--norc",
+            "--noprofile",
+            "--noediting",
+            "-i",
+        ]);
         command.env("PS1", "ready> ");
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
         let child = command.spawn().unwrap();
