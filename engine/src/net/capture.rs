@@ -97,13 +97,15 @@ impl Capture {
         let recorder = &self.recorder;
         let large = self.large.get_or_insert_with(|| Box::new(Large::begin(recorder)));
         let Some(file) = &large.file else { return Ok(()) };
+        // First the permit: where there is none, what has gathered stays for a later attempt.
+        let permit = self.recorder.reserve(self.memory.len()).await?;
         let mut kept = std::mem::take(&mut self.memory);
         let room = usize::try_from(self.bytes_max - large.file_bytes).unwrap_or(usize::MAX);
         let over = kept.split_off(kept.len().min(room));
         large.hasher.update(&kept);
         large.file_bytes += kept.len() as u64;
         if !kept.is_empty() {
-            self.recorder.reserve(kept.len()).await?.piece(file, kept);
+            permit.piece(file, kept);
         }
         if large.file_bytes == self.bytes_max {
             large.finish_file();

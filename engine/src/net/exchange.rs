@@ -192,10 +192,7 @@ impl Exchange<'_> {
             }
         };
         self.give(&answer, down).await;
-        let complete = self.request.is_complete();
-        if self.request.record(complete).await.is_err() {
-            return After::Abort;
-        }
+        self.request.record_at_last().await;
         self.record_response(outcome, Some(detail), Some(&answer)).await;
         linger(down).await;
         After::Abort
@@ -222,31 +219,25 @@ impl Exchange<'_> {
             self.give(&given, down).await;
             answer = Some(given);
         }
-        let complete = self.request.is_complete();
-        // A recorder that has stopped is why the exchange ended; there is nobody else to tell.
-        let recorded = self.request.record(complete).await.is_ok();
+        self.request.record_at_last().await;
         self.record_response(ended.outcome, ended.error, answer.as_ref()).await;
         if answer.is_some() {
             linger(down).await;
             return After::Abort;
         }
-        if !recorded {
-            return After::Abort;
-        }
-        self.after(ended.end, complete, both.half_closed, down, up).await
+        self.after(ended.end, both.half_closed, down, up).await
     }
 
     async fn after(
         &self,
         end: Option<ReceiveEnd>,
-        complete: bool,
         half_closed: bool,
         down: &mut Stream,
         up: Upstream,
     ) -> After {
         match end {
             None | Some(ReceiveEnd::BrokenOff | ReceiveEnd::Upgraded) => After::Abort,
-            Some(ReceiveEnd::Reusable | ReceiveEnd::Last) if !complete => {
+            Some(ReceiveEnd::Reusable | ReceiveEnd::Last) if !self.request.is_complete() => {
                 linger(down).await;
                 After::Abort
             }
@@ -286,8 +277,10 @@ impl Exchange<'_> {
         error: Option<String>,
         answer: Option<&Answer>,
     ) {
-        if self.response.capture.settle().await.is_err() {
-            return;
+        while self.response.capture.settle().await.is_err() {
+            if !self.flow.worker.wait_for_recording().await {
+                return;
+            }
         }
         let given = answer.and_then(|a| Some((a, ResponseHead::parse(&a.bytes).ok()??)));
         let mut timings = Timings {

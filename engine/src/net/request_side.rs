@@ -149,7 +149,7 @@ impl<'a> RequestSide<'a> {
 
     /// Writes the record, once, and waits until the kernel has it.
     pub(super) async fn record(&mut self, complete: bool) -> Result<(), Stopped> {
-        if std::mem::replace(&mut self.recorded, true) {
+        if self.recorded {
             return Ok(());
         }
         self.capture.settle().await?;
@@ -157,7 +157,19 @@ impl<'a> RequestSide<'a> {
         let permit = self.flow.worker.shared.recorder.reserve(bytes).await?;
         self.flow.run.count_exchange();
         let receipt = permit.record_with_receipt(&self.as_record(complete));
+        // From here on the writer keeps it, whatever the receipt says.
+        self.recorded = true;
         receipt.await
+    }
+
+    /// Writes the record of a request that is over, if need be when recording works again.
+    pub(super) async fn record_at_last(&mut self) {
+        let complete = self.is_complete();
+        while self.record(complete).await.is_err() {
+            if !self.flow.worker.wait_for_recording().await {
+                return;
+            }
+        }
     }
 
     fn as_record(&self, complete: bool) -> Record<'_> {

@@ -241,12 +241,23 @@ impl Worker {
     /// connection waits here: what has happened is not forgotten.
     pub(super) async fn record(&self, record: &Record<'_>) {
         loop {
-            match self.shared.recorder.reserve(record.memory_bytes()).await {
-                Ok(permit) => return permit.record(record),
-                Err(_) if self.stopping.get() => return,
-                Err(_) => sleep(RECORD_RETRY).await,
+            if let Ok(permit) = self.shared.recorder.reserve(record.memory_bytes()).await {
+                return permit.record(record);
+            }
+            if !self.wait_for_recording().await {
+                return;
             }
         }
+    }
+
+    /// Waits a moment for recording to work again; `false` when the gate is stopping and it will
+    /// not.
+    pub(super) async fn wait_for_recording(&self) -> bool {
+        if self.stopping.get() {
+            return false;
+        }
+        sleep(RECORD_RETRY).await;
+        true
     }
 
     /// The addresses of `host`, asked of the system or known from a moment ago.

@@ -44,10 +44,28 @@ fn main() {
     if arguments.next().is_some_and(|first| first == run::MARK) {
         run::main(&arguments.collect::<Vec<_>>());
     }
+    with_default_signals();
     let _ = support::binary();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials());
     support::clean_up();
     conclusion.exit();
+}
+
+/// Whoever starts the tests in the background ignores SIGINT, and whoever uses `nohup` SIGHUP;
+/// jails keep to what they inherit, so the scenarios must not inherit that. Starts this program
+/// over if so.
+#[cfg(target_os = "linux")]
+fn with_default_signals() {
+    use std::os::unix::process::CommandExt;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    // SIGHUP, SIGINT and SIGQUIT; Rust itself ignores SIGPIPE.
+    if ignored & 0b111 != 0 {
+        let mut again = std::process::Command::new("env");
+        again.arg("--default-signal=HUP,INT,QUIT").arg(std::env::current_exe().unwrap());
+        panic!("cannot start over: {}", again.args(std::env::args_os().skip(1)).exec());
+    }
 }
 
 /// A scenario gets its caller, and panics if the jail does not keep its word.

@@ -209,11 +209,13 @@ fn raw_mode_sees_the_keys(caller: Caller) {
 
 fn the_window_size_arrives(caller: Caller) {
     let home = Home::new(caller);
-    let script = "trap 'stty size; exit' WINCH; echo up; while :; do sleep 0.05; done";
-    let mut shell = shell_with(&home, &[], &["bash", "-c", script]);
+    let script = "trap 'stty size' WINCH; echo up; while :; do sleep 0.05; done";
+    let mut shell = shell_with(&home, &[], &["sh", "-c", script]);
     shell.expect("up");
+    // Rows and columns may arrive as two changes.
     shell.resize(33, 77);
     shell.expect("33 77");
+    shell.type_in("\x03");
     shell.expect("READY> ");
     leave(shell);
 }
