@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::cert::authority::Authority;
 use crate::cert::leaf::Mint;
-use crate::limits::{DETACH_GRACE, STOP_GRACE};
+use crate::limits::{DETACH_GRACE, IDLE_GRACE, STOP_GRACE};
 use crate::net::{self, DnsServer, Inbox, Resolver, Run, Shared};
 use crate::policy::OwnAddresses;
 use crate::{Config, Driver, Error, Listener, RunSettings};
@@ -103,13 +103,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a run: closes its listeners and its connections, those that are still sending a
-    /// request after a short grace. Returns how many exchanges the run had.
+    /// Ends a run: takes in what has connected, closes its listeners, and ends its connections;
+    /// what its command had sent before it ended still goes to its origin, within a short grace.
+    /// Returns how many exchanges the run had.
     pub fn detach(&self, id: Id) -> u64 {
         let Some(run) = self.lock_runs().remove(&id) else { return 0 };
         run.end();
         self.dns.remove(id);
         self.tell_all(|inbox| inbox.detach(id));
+        if !run.wait_for_flows(IDLE_GRACE) {
+            self.tell_all(|inbox| inbox.abort_idle_flows(id));
+        }
         if !run.wait_for_flows(DETACH_GRACE) {
             self.tell_all(|inbox| inbox.abort_flows(id));
             run.wait_for_flows(STOP_GRACE);

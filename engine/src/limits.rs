@@ -86,6 +86,12 @@ pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 /// When a run ends, its exchanges whose request is still on its way have this long to send it.
 pub(crate) const DETACH_GRACE: Duration = Duration::from_secs(2);
 
+/// … and connections that wait to be accepted this long to be taken in.
+pub(crate) const CALLERS_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// … and flows between exchanges this long to end by themselves, as a dead client's do.
+pub(crate) const IDLE_GRACE: Duration = Duration::from_millis(50);
+
 /// Names that one run may have looked up; the oldest are forgotten beyond it.
 pub(crate) const SYNTHETIC_NAMES_MAX: usize = 65_536;
 

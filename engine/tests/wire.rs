@@ -324,3 +324,55 @@ fn an_upgraded_connection_is_relayed_both_ways() {
     let upgraded = response.upgraded.unwrap();
     assert_eq!((upgraded.sent, upgraded.received), (4, 9));
 }
+
+#[test]
+fn what_a_command_sent_before_it_ended_still_goes_out() {
+    for driver in DRIVERS {
+        let bench = Bench::new(driver);
+        let request = format!("POST /last HTTP/1.1\r\n{HOST}Content-Length: 4\r\n\r\nwords");
+        let request = &request[..request.len() - 1];
+        let origin = bench.origin(vec![(request.into(), Vec::new())]);
+        let mut client = bench.client();
+        client.write_all(request.replace("/last", &format!("{ABSOLUTE}/last")).as_bytes()).unwrap();
+        drop(client);
+        // The run ends while the connection may not even have been accepted.
+        let found = bench.finish();
+        origin.join().unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(body_of(&found[0].request), b"word");
+    }
+}
+
+#[test]
+fn a_run_that_ends_leaves_the_others_alone() {
+    for driver in DRIVERS {
+        let bench = Bench::new(driver);
+        for _ in 0..20 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let proxy = listener.local_addr().unwrap();
+            let id = Id::new();
+            let settings = RunSettings {
+                id,
+                mode: Mode::Permissive,
+                enforce_allowlist: false,
+                upstream_cas: Vec::new(),
+                upstream_insecure: false,
+                resolve: Vec::new(),
+            };
+            bench.engine.attach(settings, vec![Listener::Proxy(listener)]).unwrap();
+            let mut client = TcpStream::connect(proxy).unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            assert!(read_to_end(client).starts_with(b"HTTP/1.1 400 "));
+            bench.engine.detach(id);
+            assert!(TcpStream::connect(proxy).is_err(), "a listener outlives its run");
+        }
+        let request = format!("GET /a HTTP/1.1\r\n{HOST}\r\n");
+        let answer = "HTTP/1.1 204 No Content\r\n\r\n";
+        let origin = bench.origin(vec![(request.clone().into(), answer.into())]);
+        let mut client = bench.client();
+        client.write_all(request.replace("/a", &format!("{ABSOLUTE}/a")).as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut client, answer.len()), answer.as_bytes());
+        origin.join().unwrap();
+        bench.finish();
+    }
+}

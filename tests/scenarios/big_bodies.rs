@@ -13,6 +13,7 @@ use std::io::Read;
 use crate::support::bench::{Bench, Settings, Started};
 use crate::support::content::Content;
 use crate::support::processes::status_kib;
+use crate::support::wait_for;
 
 /// How much the gate may grow, in KiB: far below either body, well above what buffers and a queue of
 /// records need.
@@ -79,4 +80,32 @@ fn check(recorded: &serde_json::Value, content: &Content, kept: usize) {
     assert_eq!(recorded["blake3"], content.blake3()[..]);
     assert!(kept as u64 <= KEPT_BYTES_MAX, "kept {kept} bytes");
     assert!(kept > 0, "kept nothing");
+}
+
+/// A client that does not read holds back the origin, not the gate's memory: after the first
+/// megabyte it waits, and the test lets it go on once the origin no longer gets anything out.
+#[test]
+fn a_client_that_does_not_read() {
+    let bench = Bench::new();
+    bench.run_sh("curl -sSf -o small 'https://big.test/bytes?n=20000000'").ok();
+    let gate = bench.running_gate();
+    let before = status_kib(gate, "VmHWM");
+    let url = "https://big.test/bytes?n=300000000&seed=9";
+    let mut run = Started::with_stdout_left(bench.run_command(&[], &["curl", "-sSf", url]));
+    let mut stdout = run.child.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    let mut sent = 0;
+    wait_for("the origin to be held back", || {
+        let now = bench.origin.bytes_sent();
+        let held = now == sent;
+        sent = now;
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        held.then_some(())
+    });
+    assert!(sent < 20_000_000 + (64 << 20), "{sent} bytes went out to a client that does not read");
+    let growth = status_kib(gate, "VmHWM").saturating_sub(before);
+    assert!(growth < GROWTH_KIB_MAX, "grew by {growth} KiB from {before} KiB");
+    std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+    run.finish().ok();
+    bench.journal().only("/bytes?n=300000000&seed=9");
 }

@@ -56,7 +56,6 @@ pub(super) async fn serve(
         opened: Instant::now(),
         control,
     };
-    flow.run.flow_opened();
     flow.worker.flows.borrow_mut().insert(flow.id, flow.control.clone());
     match entrance {
         Entrance::Proxy => serve_proxy(&flow, stream).await,
@@ -64,7 +63,6 @@ pub(super) async fn serve(
         Entrance::Dns => dns_server::serve_tcp(&flow.run, stream).await,
     }
     flow.worker.flows.borrow_mut().remove(&flow.id);
-    flow.run.flow_ended();
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

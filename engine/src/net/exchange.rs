@@ -11,7 +11,7 @@ use agent_gate_store::{Stopped, Timestamp};
 
 use super::answer::{self, Answer};
 use super::door::{Door, Target};
-use super::flow::{Flow, micros};
+use super::flow::{Flow, Stage, micros};
 use super::pool::Key;
 use super::relay::{RelayEnd, linger, relay};
 use super::request_side::{RequestSide, SendError};
@@ -57,9 +57,8 @@ pub(super) async fn exchange(
         times: DialTimes::default(),
         upgraded: None,
     };
-    flow.control.set_sending(true);
+    flow.control.set_stage(Stage::Sending);
     let after = exchange.run(key(flow, door, target), down, kept).await;
-    flow.control.set_sending(false);
     flow.control.set_upstream(None);
     after
 }
@@ -147,7 +146,7 @@ impl Exchange<'_> {
             let watch = sent.is_ok();
             *state.sent.borrow_mut() = Some(sent);
             if watch {
-                control.set_sending(false);
+                control.set_stage(Stage::Waiting);
                 watch_client(&mut down.reader, &mut up.writer, &state).await;
             }
         });

@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 use super::answer::{self, refusal_detail};
 use super::door::{Door, Target};
 use super::exchange::{After, Opening, exchange};
-use super::flow::{Flow, TunnelEnd};
+use super::flow::{Flow, Stage, TunnelEnd};
 use super::relay::linger;
 use super::stream::Stream;
 use super::upstream::Upstream;
@@ -21,9 +21,6 @@ use crate::proto::head::{HeadError, RequestHead};
 pub(super) async fn serve(flow: &Flow, door: &Door, down: &mut Stream) {
     let (mut kept, mut served) = (None, 0_u64);
     loop {
-        if flow.run.is_ending() {
-            break;
-        }
         let Some((head, begun)) = next_head(flow, door, down, &mut kept, served).await else {
             break;
         };
@@ -74,12 +71,16 @@ async fn next_head(
     kept: &mut Option<Upstream>,
     served: u64,
 ) -> Option<(RequestHead, (Timestamp, Instant))> {
+    if served > 0 {
+        flow.control.set_stage(Stage::Idle);
+    }
     if down.reader.data().is_empty() && !wait_for_data(down, kept).await {
         if served == 0 {
             ended_without_request(flow, door).await;
         }
         return None;
     }
+    flow.control.set_stage(Stage::Sending);
     let begun = (Timestamp::now(), Instant::now());
     loop {
         match RequestHead::parse(down.reader.data()) {

@@ -30,13 +30,23 @@ pub(super) struct FlowControl {
     pub(super) run: Id,
     downstream: Rc<Handle>,
     upstream: RefCell<Option<Rc<Handle>>>,
-    /// A request is on its way upstream: worth waiting for.
-    sending: Cell<bool>,
+    stage: Cell<Stage>,
+}
+
+/// Where a flow is, as far as it matters when its run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The client has something to send, or is about to: what it has sent is worth waiting for.
+    Sending,
+    /// The client has sent what it wanted and waits for the origin.
+    Waiting,
+    /// Between exchanges.
+    Idle,
 }
 
 impl FlowControl {
     pub(super) fn new(run: Id, downstream: Rc<Handle>) -> Self {
-        Self { run, downstream, upstream: RefCell::new(None), sending: Cell::new(false) }
+        Self { run, downstream, upstream: RefCell::new(None), stage: Cell::new(Stage::Sending) }
     }
 
     /// Names the upstream connection the flow uses now.
@@ -44,14 +54,14 @@ impl FlowControl {
         *self.upstream.borrow_mut() = upstream;
     }
 
-    /// Says whether a request is on its way.
-    pub(super) fn set_sending(&self, sending: bool) {
-        self.sending.set(sending);
+    /// Says where the flow is now.
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stage.set(stage);
     }
 
-    /// Whether a request is on its way.
-    pub(super) fn is_sending(&self) -> bool {
-        self.sending.get()
+    /// Where the flow is.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage.get()
     }
 
     /// Ends both connections.

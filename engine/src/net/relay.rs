@@ -53,6 +53,8 @@ pub(super) async fn relay(
     };
     let end = match (upward, downward) {
         (Ok(()), Ok(())) => RelayEnd::Both,
+        // A client that had said goodbye already does not take the origin's.
+        (Ok(()), Err(CopyError::Sink)) => RelayEnd::Both,
         (Err(CopyError::Source), _) | (_, Err(CopyError::Sink)) => RelayEnd::ClientGone,
         _ => RelayEnd::OriginGone,
     };

@@ -1,13 +1,24 @@
-//! Borrowing the descriptor of a monoio socket, which monoio hands out as a bare number only.
+//! Borrowing the descriptors of monoio's sockets, which monoio hands out as bare numbers only.
 #![allow(unsafe_code)] // the reason is the line above
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use monoio::net::TcpStream;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The stream's descriptor, for options that monoio has no call for.
 pub(super) fn borrow(stream: &TcpStream) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open for as long as the stream lives, and the result borrows the
     // stream.
     unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+}
+
+/// Whether a listening socket of this worker has a connection to accept. `fd` comes from the
+/// worker's table, which names open listeners only.
+pub(super) fn is_readable(fd: RawFd) -> bool {
+    // SAFETY: listeners leave the table before they are closed, and this thread alone does both;
+    // the descriptor is used for this one call, which does not wait.
+    let listener = unsafe { BorrowedFd::borrow_raw(fd) };
+    let mut fds = [PollFd::new(listener, PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
 }

@@ -10,7 +10,7 @@ use rustls::server::UnbufferedServerConnection;
 use super::answer::refusal_detail;
 use super::door::{Door, DoorTls, Target};
 use super::exchanges;
-use super::flow::{Flow, TunnelEnd};
+use super::flow::{Flow, Stage, TunnelEnd};
 use super::relay::{RelayEnd, linger, relay};
 use super::stream::{Stream, TlsError};
 use super::upstream::{self, DialError, DialTimes};
@@ -168,6 +168,7 @@ async fn pass_through(flow: &Flow, target: &Target, mut down: Stream) {
         };
     let mut up = Stream::new(stream);
     flow.control.set_upstream(Some(up.handle().clone()));
+    flow.control.set_stage(Stage::Waiting);
     let mut sniffer = Sniffer::default();
     let (end, transferred) = relay(&mut down, &mut up, |data| sniffer.see(data)).await;
     flow.control.set_upstream(None);

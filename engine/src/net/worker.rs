@@ -13,7 +13,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agent_gate_store::{HostLists, HostName, Id, Record, Recorder};
 use arc_swap::ArcSwap;
@@ -25,14 +25,14 @@ use rustls::crypto::CryptoProvider;
 
 use super::capture::Capture;
 use super::connection::{self, Entrance};
-use super::flow::FlowControl;
+use super::flow::{FlowControl, Stage};
 use super::pool::Pool;
 use super::resolver::Resolver;
 use super::run::Run;
 use crate::cert::leaf::{Leaves, Mint};
 use crate::limits::{
-    ACCEPT_RETRY, POOL_EXPIRY_PERIOD, RECORD_RETRY, RESOLVE_AGE_MAX, RESOLVED_NAMES_MAX,
-    RING_ENTRIES, STOP_GRACE,
+    ACCEPT_RETRY, CALLERS_TIME_MAX, POOL_EXPIRY_PERIOD, RECORD_RETRY, RESOLVE_AGE_MAX,
+    RESOLVED_NAMES_MAX, RING_ENTRIES, STOP_GRACE,
 };
 use crate::policy::OwnAddresses;
 
@@ -56,6 +56,7 @@ pub(super) struct Worker {
     pub(super) pool: RefCell<Pool>,
     pub(super) flows: RefCell<HashMap<Id, Rc<FlowControl>>>,
     resolved: RefCell<HashMap<HostName, Resolved>>,
+    /// Open listeners by their runs.
     listeners: RefCell<HashMap<Id, Vec<RawFd>>>,
     /// The gate is stopping: nothing waits for better times any more.
     stopping: Cell<bool>,
@@ -68,7 +69,7 @@ type Resolved = (Instant, Rc<[IpAddr]>);
 enum Command {
     Listen(Arc<Run>, Entrance, std::net::TcpListener),
     Detach(Id),
-    AbortFlows(Id),
+    AbortFlows(Id, Option<Stage>),
     Stop,
 }
 
@@ -95,14 +96,20 @@ impl Inbox {
         self.send(Command::Listen(run.clone(), entrance, socket));
     }
 
-    /// Closes a run's listeners and ends those of its flows that have nothing to send.
+    /// Closes a run's listeners, when what has connected is taken in, and ends those of its flows
+    /// that only wait for an origin.
     pub(crate) fn detach(&self, run: Id) {
         self.send(Command::Detach(run));
     }
 
+    /// Ends those of a run's flows that are between exchanges.
+    pub(crate) fn abort_idle_flows(&self, run: Id) {
+        self.send(Command::AbortFlows(run, Some(Stage::Idle)));
+    }
+
     /// Ends all of a run's flows.
     pub(crate) fn abort_flows(&self, run: Id) {
-        self.send(Command::AbortFlows(run));
+        self.send(Command::AbortFlows(run, None));
     }
 
     /// Ends all flows and the worker.
@@ -216,8 +223,12 @@ async fn serve(shared: Arc<Shared>, inbox: &Inbox) {
         for command in inbox.next().await {
             match command {
                 Command::Listen(run, entrance, socket) => worker.listen(run, entrance, socket),
-                Command::Detach(run) => worker.detach(run),
-                Command::AbortFlows(run) => worker.abort_flows(|flow| flow.run == run),
+                Command::Detach(run) => {
+                    monoio::spawn(detach(worker.clone(), run));
+                }
+                Command::AbortFlows(run, stage) => worker.abort_flows(|flow| {
+                    flow.run == run && stage.is_none_or(|stage| flow.stage() == stage)
+                }),
                 Command::Stop => return worker.stop().await,
             }
         }
@@ -288,12 +299,31 @@ impl Worker {
         monoio::spawn(accept_all(self.clone(), run, entrance, listener));
     }
 
-    fn detach(&self, run: Id) {
-        for fd in self.listeners.borrow_mut().remove(&run).unwrap_or_default() {
-            // The listener is alive: it leaves the table, by the next line's hand, only here.
-            let _ = shutdown(fd, Shutdown::Both);
+    /// Shuts a run's listeners down, which ends their accept loops.
+    fn close_listeners(&self, run: Id) {
+        for fd in self.listeners.borrow().get(&run).into_iter().flatten() {
+            // It is open: the table names no other. Another worker may have been faster.
+            let _ = shutdown(*fd, Shutdown::Both);
         }
-        self.abort_flows(|flow| flow.run == run && !flow.is_sending());
+    }
+
+    /// Takes a listener that is about to be closed out of the table, before its number can come
+    /// to mean another socket.
+    fn forget_listener(&self, run: Id, fd: RawFd) {
+        let mut listeners = self.listeners.borrow_mut();
+        if let Some(fds) = listeners.get_mut(&run) {
+            fds.retain(|open| *open != fd);
+            if fds.is_empty() {
+                listeners.remove(&run);
+            }
+        }
+    }
+
+    /// Whether connections to one of the run's listeners wait to be taken in.
+    fn has_callers(&self, run: Id) -> bool {
+        let listeners = self.listeners.borrow();
+        let fds = listeners.get(&run).map(Vec::as_slice).unwrap_or_default();
+        fds.iter().any(|fd| super::sys::is_readable(*fd))
     }
 
     fn abort_flows(&self, of: impl Fn(&FlowControl) -> bool) {
@@ -306,30 +336,46 @@ impl Worker {
         self.stopping.set(true);
         let runs: Vec<Id> = self.listeners.borrow().keys().copied().collect();
         for run in runs {
-            self.detach(run);
+            self.close_listeners(run);
         }
         self.abort_flows(|_| true);
         let deadline = Instant::now() + STOP_GRACE;
         while !self.flows.borrow().is_empty() && Instant::now() < deadline {
-            sleep(std::time::Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(1)).await;
         }
     }
 }
 
+/// Ends a run's part in this worker. What its command sent before it ended may still wait to be
+/// accepted: that has left, so it is taken in.
+async fn detach(worker: Rc<Worker>, run: Id) {
+    let deadline = Instant::now() + CALLERS_TIME_MAX;
+    while worker.has_callers(run) && Instant::now() < deadline {
+        sleep(Duration::from_millis(1)).await;
+    }
+    worker.close_listeners(run);
+    worker.abort_flows(|flow| flow.run == run && flow.stage() == Stage::Waiting);
+}
+
 /// Takes a listener's connections until it is shut down.
 async fn accept_all(worker: Rc<Worker>, run: Arc<Run>, entrance: Entrance, listener: TcpListener) {
-    while !run.is_ending() {
+    loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                let serving =
-                    connection::serve(worker.clone(), run.clone(), entrance, stream, client);
-                monoio::spawn(serving);
+                // Counted here, so that a run that ends now waits for it.
+                run.flow_opened();
+                let (worker, run) = (worker.clone(), run.clone());
+                monoio::spawn(async move {
+                    connection::serve(worker, run.clone(), entrance, stream, client).await;
+                    run.flow_ended();
+                });
             }
             Err(_) if run.is_ending() => break,
             // Out of descriptors or memory, or the client is gone already.
             Err(_) => sleep(ACCEPT_RETRY).await,
         }
     }
+    worker.forget_listener(run.id, listener.as_raw_fd());
     drop(listener);
     run.listening.fetch_sub(1, Ordering::AcqRel);
 }

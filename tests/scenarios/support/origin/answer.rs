@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::log::{Fields, Sent};
 use super::wire::Wire;
@@ -10,12 +11,14 @@ use super::wire::Wire;
 pub(super) struct Answer<'a> {
     wire: &'a mut Wire,
     method: &'a str,
+    bytes_sent: &'a AtomicU64,
     pub(super) sent: Sent,
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn new(wire: &'a mut Wire, method: &'a str) -> Self {
-        Self { wire, method, sent: Sent::default() }
+    /// `bytes_sent` counts the bytes of bodies as they go out.
+    pub(super) fn new(wire: &'a mut Wire, method: &'a str, bytes_sent: &'a AtomicU64) -> Self {
+        Self { wire, method, bytes_sent, sent: Sent::default() }
     }
 
     pub(super) fn wire(&mut self) -> &mut Wire {
@@ -59,6 +62,7 @@ impl<'a> Answer<'a> {
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.wire.write(bytes)?;
         self.sent.body.push(bytes);
+        self.bytes_sent.fetch_add(bytes.len() as u64, Ordering::SeqCst);
         Ok(())
     }
 
@@ -68,6 +72,7 @@ impl<'a> Answer<'a> {
         framed.extend_from_slice(b"\r\n");
         self.wire.write(&framed)?;
         self.sent.body.push(bytes);
+        self.bytes_sent.fetch_add(bytes.len() as u64, Ordering::SeqCst);
         Ok(())
     }
 

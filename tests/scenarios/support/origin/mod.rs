@@ -44,6 +44,7 @@ struct Shared {
     tls: Arc<ServerConfig>,
     stopping: AtomicBool,
     connections: AtomicU64,
+    bytes_sent: AtomicU64,
     /// A handle of each open connection, to end it from outside, and every thread to join.
     open: Mutex<HashMap<u64, TcpStream>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -62,6 +63,7 @@ impl Origin {
             tls: authority.server_config(),
             stopping: AtomicBool::new(false),
             connections: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
             open: Mutex::default(),
             threads: Mutex::default(),
         });
@@ -115,6 +117,11 @@ impl Origin {
     /// Connections accepted so far.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of bodies that its sockets have taken so far, also of answers under way.
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.shared.bytes_sent.load(Ordering::SeqCst)
     }
 
     /// Lets `times` waits on the signal `name` go on (`/hold?name=`, `/sse?steps=`).

@@ -36,7 +36,7 @@ pub(super) fn one_exchange(
     let head = wire.read_head()?;
     let framing = head.framing()?;
     if head.target.starts_with("/early") {
-        return refuse_early(wire, framing);
+        return refuse_early(wire, framing, shared);
     }
     if value(&head.fields, "expect").is_some_and(|e| e.eq_ignore_ascii_case("100-continue"))
         && framing != Framing::Length(0)
@@ -45,7 +45,7 @@ pub(super) fn one_exchange(
     }
     let seen = read_rest(wire, head, framing, connection, sni)?;
     let place = shared.log.received(seen.clone());
-    let mut answer = Answer::new(wire, &seen.method);
+    let mut answer = Answer::new(wire, &seen.method, &shared.bytes_sent);
     let result = respond(&seen, &mut answer, shared);
     shared.log.answered(place, std::mem::take(&mut answer.sent));
     match result? {
@@ -90,8 +90,8 @@ fn read_rest(
 }
 
 /// Answers before the body, then reads it all the same, so that no reset overtakes the answer.
-fn refuse_early(wire: &mut Wire, framing: Framing) -> Result<bool, Fault> {
-    let mut answer = Answer::new(wire, "POST");
+fn refuse_early(wire: &mut Wire, framing: Framing, shared: &Shared) -> Result<bool, Fault> {
+    let mut answer = Answer::new(wire, "POST", &shared.bytes_sent);
     answer.whole(413, &[("Connection", "close")], b"too much")?;
     wire.socket().shutdown(Shutdown::Write)?;
     wire.read_body(framing, &mut Content::default())?;
