@@ -278,9 +278,10 @@ impl OnTerminal {
     pub(crate) fn exit_code(mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         while self.read_on(deadline) {}
-        wait_until("the program on the terminal ended", || {
-            self.child.try_wait().unwrap().is_some()
-        });
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it does not end; it shows {:?}", self.seen);
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.child.wait().unwrap().code()
     }
 }
