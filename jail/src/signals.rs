@@ -37,7 +37,7 @@ impl Caught {
         }
         sys::note_into(writer.as_raw_fd());
         let mut caught = Self { reader, _writer: writer, former: Vec::new() };
-        for signal in FORWARDED.into_iter().chain([Signal::SIGCHLD]) {
+        for signal in FORWARDED.into_iter().chain([Signal::SIGCHLD, Signal::SIGCONT]) {
             if let Some(former) = sys::catch(signal)? {
                 caught.former.push((signal, former));
             }

@@ -3,9 +3,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 
 use crate::child::Change;
 use crate::error::Error;
@@ -18,7 +20,12 @@ pub struct Running {
     keeper: Box<dyn Keeper>,
     caught: Caught,
     terminal: Option<Found>,
+    /// When we were continued without having stopped by ourselves.
+    continued: Option<Instant>,
 }
+
+/// News of a stop may be this old when it is read, by a process that was stopped itself.
+const STALE_STOP_MAX: Duration = Duration::from_millis(300);
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +56,7 @@ pub(crate) trait Keeper: std::fmt::Debug {
 
 impl Running {
     pub(crate) fn new(keeper: Box<dyn Keeper>, caught: Caught, terminal: Option<Found>) -> Self {
-        Self { keeper, caught, terminal }
+        Self { keeper, caught, terminal, continued: None }
     }
 
     /// Waits until the command ended, or until `gate` hangs up: a pipe or a socket whose other end
@@ -77,17 +84,39 @@ impl Running {
             if self.wait_for_news(gate)? {
                 return Ok(End::GateLost);
             }
-            while let Some(received) = self.caught.next() {
-                if received.sender.is_some() && received.signal != nix::sys::signal::SIGCHLD {
-                    self.keeper.forward(received)?;
-                }
-            }
+            self.take_signals()?;
             for change in self.keeper.changes()? {
                 if let Some(end) = self.act(change)? {
                     return Ok(end);
                 }
             }
         }
+    }
+
+    /// Passes on what was sent to us, and notes what concerns ourselves.
+    fn take_signals(&mut self) -> Result<(), Error> {
+        while let Some(received) = self.caught.next() {
+            match received.signal {
+                Signal::SIGCHLD => {}
+                Signal::SIGCONT => self.continued = Some(Instant::now()),
+                _ if received.sender.is_some() => self.keeper.forward(received)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops us as the command has stopped, unless somebody has just continued us: a command that
+    /// stops its whole group stops us as well, perhaps before we read of it, and whoever has
+    /// continued us since does not want us to stop once more.
+    fn stop_along(&mut self, signal: i32) -> Result<(), Error> {
+        self.take_signals()?;
+        if self.continued.take().is_none_or(|at| at.elapsed() > STALE_STOP_MAX) {
+            self.caught.stop_self(signal);
+            self.take_signals()?;
+            self.continued = None;
+        }
+        Ok(())
     }
 
     /// Sleeps until something happened; true if the gate hung up.
@@ -118,7 +147,7 @@ impl Running {
                 }
             }
             Change::StillStopped { signal } => {
-                self.caught.stop_self(signal);
+                self.stop_along(signal)?;
                 self.keeper.resume(self.in_foreground())?;
             }
         }
