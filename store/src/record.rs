@@ -179,7 +179,7 @@ pub struct Request<'a> {
 }
 
 /// Start line and fields of a request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RequestHead<'a> {
     /// As sent, case kept.
     pub method: Cow<'a, str>,

@@ -1,4 +1,4 @@
-//! One exchange: a request up, a response down, both at once, and the records they leave.
+//! One exchange over HTTP/1.1: a request up, a response down, both at once.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
@@ -6,12 +6,13 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 
-use agent_gate_store::record::{self, Outcome, Record, RefusedBy, Timings, Transferred};
+use agent_gate_store::record::{Outcome, RefusedBy, Transferred};
 use agent_gate_store::{Stopped, Timestamp};
 
 use super::answer::{self, Answer};
 use super::door::{Door, Target};
-use super::flow::{Flow, Stage, micros};
+use super::flow::{Flow, Stage};
+use super::observer::{ResponseEnd, ResponseObserver};
 use super::pool::Key;
 use super::relay::{RelayEnd, linger, relay};
 use super::request_side::{RequestSide, SendError};
@@ -49,16 +50,15 @@ pub(super) async fn exchange(
     down: &mut Stream,
     kept: Option<Upstream>,
 ) -> After {
-    let Opening { door, target, head, framing, begun } = opening;
     let mut exchange = Exchange {
         flow,
-        request: RequestSide::new(flow, door, target, head, framing, begun),
-        response: ResponseSide::new(flow.worker.capture()),
+        request: RequestSide::new(flow, &opening),
+        response: ResponseSide::new(ResponseObserver::new(flow.worker.capture())),
         times: DialTimes::default(),
         upgraded: None,
     };
     flow.control.set_stage(Stage::Sending);
-    let after = exchange.run(key(flow, door, target), down, kept).await;
+    let after = exchange.run(key(flow, opening.door, opening.target), down, kept).await;
     flow.control.set_upstream(None);
     after
 }
@@ -89,7 +89,7 @@ impl Exchange<'_> {
                 Ok(up) => up,
                 Err(error) => return self.not_connected(error, down).await,
             };
-            self.request.address = Some(up.address);
+            self.request.observer.address = Some(up.address);
             self.flow.control.set_upstream(Some(up.stream.handle().clone()));
             let both = self.both_ways(down, &mut up.stream).await;
             if self.may_try_again(&both, &up) {
@@ -127,7 +127,7 @@ impl Exchange<'_> {
     /// be sent again (RFC 9110, section 9.2.2).
     fn may_try_again(&self, both: &BothWays, up: &Upstream) -> bool {
         up.origin != Origin::Dialled
-            && self.response.first_byte.is_none()
+            && !self.response.observer.has_arrived()
             && self.request.is_replayable()
             && matches!(both.received, Some(Err(ReceiveError::OriginGone(_))))
             && !both.client_gone
@@ -180,18 +180,18 @@ impl Exchange<'_> {
         self.request.drain(&mut down.reader).await;
         let (outcome, detail, answer) = match error {
             DialError::Failed { outcome, detail } => {
-                let answer = answer::failure(outcome, self.request.target, &detail);
+                let answer = answer::failure(outcome, self.request.observer.target, &detail);
                 (outcome, detail, answer)
             }
             DialError::Refused { by, address, detail } => {
-                self.request.address = Some(address);
+                self.request.observer.address = Some(address);
                 self.record_refusal(by, &detail).await;
-                let answer = answer::refusal(by, self.request.target, &detail);
+                let answer = answer::refusal(by, self.request.observer.target, &detail);
                 (Outcome::AddressRefused, detail, answer)
             }
         };
         self.give(&answer, down).await;
-        self.request.record_at_last().await;
+        self.request.end_at_last().await;
         self.record_response(outcome, Some(detail), Some(&answer)).await;
         linger(down).await;
         After::Abort
@@ -199,7 +199,7 @@ impl Exchange<'_> {
 
     async fn record_refusal(&self, by: RefusedBy, detail: &str) {
         let request = format!("{} {}", self.request.head.method(), self.request.head.target());
-        self.flow.record_refused(self.request.target, Some(request), by, detail).await;
+        self.flow.record_refused(self.request.observer.target, Some(request), by, detail).await;
     }
 
     /// Both ways are over: what to record, and what becomes of the connections.
@@ -212,13 +212,13 @@ impl Exchange<'_> {
         // An origin that closed the connection just as it was used again has not seen the
         // request, or has: the client alone knows whether to send it again, as it would without
         // a gate between. It sees the connection close, too.
-        let mirrored = up.origin == Origin::Kept && self.response.first_byte.is_none();
+        let mirrored = up.origin == Origin::Kept && !self.response.observer.has_arrived();
         if ended.end.is_none() && !self.response.begun && !ended.client_gone && !mirrored {
-            let given = ended.answer(self.request.target);
+            let given = ended.answer(self.request.observer.target);
             self.give(&given, down).await;
             answer = Some(given);
         }
-        self.request.record_at_last().await;
+        self.request.end_at_last().await;
         self.record_response(ended.outcome, ended.error, answer.as_ref()).await;
         if answer.is_some() {
             linger(down).await;
@@ -276,49 +276,19 @@ impl Exchange<'_> {
         error: Option<String>,
         answer: Option<&Answer>,
     ) {
-        while self.response.capture.settle().await.is_err() {
-            if !self.flow.worker.wait_for_recording().await {
-                return;
-            }
-        }
         let given = answer.and_then(|a| Some((a, ResponseHead::parse(&a.bytes).ok()??)));
-        let mut timings = Timings {
-            first_byte_us: self
-                .response
-                .first_byte
-                .map(|at| micros(at.saturating_duration_since(self.request.started))),
-            total_us: micros(self.request.started.elapsed()),
-            ..Timings::default()
-        };
-        self.times.enter(&mut timings);
-        let (head, body) = match &given {
-            Some((answer, (head, length))) => (Some(head), record_body(&answer.bytes[*length..])),
-            None => (self.response.head.as_ref(), self.response.capture.body()),
-        };
-        let record = Record::Response(record::Response {
-            id: self.request.id,
-            run: self.flow.run.id,
-            at: Timestamp::now(),
-            address: self.request.address,
+        let head = given.as_ref().map(|(_, (head, _))| head).or(self.response.head.as_ref());
+        let end = ResponseEnd {
             outcome,
-            error: error.map(Into::into),
-            by_gate: given.is_some(),
+            error,
             interim: self.response.interim.iter().map(ResponseHead::record).collect(),
             head: head.map(ResponseHead::record),
-            body,
-            trailers: self.response.trailers(),
-            timings,
+            by_gate: given.as_ref().map(|(answer, (_, length))| &answer.bytes[*length..]),
+            trailers: std::mem::take(&mut self.response.trailers),
+            times: self.times,
             upgraded: self.upgraded,
-        });
-        self.flow.worker.record(&record).await;
-    }
-}
-
-fn record_body(bytes: &[u8]) -> record::Body<'_> {
-    record::Body {
-        bytes: bytes.len() as u64,
-        blake3: record::Hash(*blake3::hash(bytes).as_bytes()),
-        kept: record::Kept::Inline(bytes.into()),
+        };
+        self.response.observer.end(&self.request.observer, end).await;
     }
 }
 

@@ -13,6 +13,7 @@ mod exchange;
 mod exchanges;
 mod flow;
 mod names;
+mod observer;
 mod pool;
 mod relay;
 mod request_side;

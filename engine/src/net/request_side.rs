@@ -1,16 +1,15 @@
-//! The way up: a request as it goes from the client to the origin, recorded before its last byte.
+//! The way up: an HTTP/1.1 request as it goes from the client to the origin, recorded before its
+//! last byte.
 
 use std::io;
-use std::net::SocketAddr;
-use std::time::Instant;
 
-use agent_gate_store::record::{self, Record};
-use agent_gate_store::{Id, Stopped, Timestamp};
+use agent_gate_store::Stopped;
 use monoio::time::timeout;
 
-use super::capture::Capture;
-use super::door::{Door, Target};
-use super::flow::{Flow, micros};
+use super::door::Door;
+use super::exchange::Opening;
+use super::flow::Flow;
+use super::observer::RequestObserver;
 use super::stream::{Reader, Writer};
 use crate::limits::{LINGER_TIME_MAX, WRITE_BYTES_MAX};
 use crate::proto::body::BodyReader;
@@ -32,51 +31,28 @@ pub(super) enum SendError {
 
 /// A request under way.
 pub(super) struct RequestSide<'a> {
-    pub(super) id: Id,
     pub(super) head: &'a RequestHead,
-    pub(super) target: &'a Target,
-    /// When its first byte was there.
-    pub(super) started: Instant,
-    /// The connection it goes out by.
-    pub(super) address: Option<SocketAddr>,
-    flow: &'a Flow,
-    door: &'a Door,
-    at: Timestamp,
+    /// Who keeps what passes.
+    pub(super) observer: RequestObserver<'a>,
     /// The head as it goes to the origin.
     wire_head: Vec<u8>,
     framing: Framing,
     body: BodyReader,
-    capture: Capture,
-    recorded: bool,
 }
 
 impl<'a> RequestSide<'a> {
-    pub(super) fn new(
-        flow: &'a Flow,
-        door: &'a Door,
-        target: &'a Target,
-        head: &'a RequestHead,
-        framing: Framing,
-        begun: (Timestamp, Instant),
-    ) -> Self {
-        let mut capture = flow.worker.capture();
+    pub(super) fn new(flow: &'a Flow, opening: &Opening<'a>) -> Self {
+        let Opening { door, target, head, framing, begun } = *opening;
+        let mut observer = RequestObserver::new(flow, door, target, head.record(), begun);
         if let Framing::Length(length) = framing {
-            capture.expect(length);
+            observer.expect(length);
         }
         Self {
-            id: Id::new(),
             head,
-            target,
-            started: begun.1,
-            address: None,
-            flow,
-            door,
-            at: begun.0,
+            observer,
             wire_head: wire_head(head, door),
             framing,
             body: BodyReader::new(framing),
-            capture,
-            recorded: false,
         }
     }
 
@@ -97,7 +73,7 @@ impl<'a> RequestSide<'a> {
         writer: &mut Writer,
     ) -> Result<(), SendError> {
         if self.framing == Framing::None {
-            self.record(true).await.map_err(SendError::Stopped)?;
+            self.end().await.map_err(SendError::Stopped)?;
             writer.stage(&self.wire_head).map_err(|_| SendError::Origin)?;
             return writer.flush().await.map_err(|_| SendError::Origin);
         }
@@ -109,9 +85,9 @@ impl<'a> RequestSide<'a> {
             }
             let length = self.read(reader)?;
             if self.body.is_done() {
-                self.record(true).await.map_err(SendError::Stopped)?;
-            } else if self.capture.is_full() {
-                self.capture.spill().await.map_err(SendError::Stopped)?;
+                self.end().await.map_err(SendError::Stopped)?;
+            } else {
+                self.observer.keep_up().await.map_err(SendError::Stopped)?;
             }
             writer.stage(&reader.data()[..length]).map_err(|_| SendError::Origin)?;
             reader.consume(length);
@@ -137,59 +113,24 @@ impl<'a> RequestSide<'a> {
                 }
                 let length = self.read(reader)?;
                 reader.consume(length);
-                if self.capture.is_full() {
-                    self.capture.spill().await.map_err(SendError::Stopped)?;
-                }
+                self.observer.keep_up().await.map_err(SendError::Stopped)?;
             }
             Ok::<(), SendError>(())
         };
-        // However it ends, what has arrived is in the capture.
+        // However it ends, what has arrived is kept.
         let _ = timeout(LINGER_TIME_MAX, draining).await;
     }
 
-    /// Writes the record, once, and waits until the kernel has it.
-    pub(super) async fn record(&mut self, complete: bool) -> Result<(), Stopped> {
-        if self.recorded {
-            return Ok(());
-        }
-        self.capture.settle().await?;
-        let bytes = self.head.head.bytes.len() + self.capture.memory_bytes();
-        let permit = self.flow.worker.shared.recorder.reserve(bytes).await?;
-        self.flow.run.count_exchange();
-        let receipt = permit.record_with_receipt(&self.as_record(complete));
-        // From here on the writer keeps it, whatever the receipt says.
-        self.recorded = true;
-        receipt.await
+    /// All of it is here: its record goes to disk before its last piece goes out.
+    async fn end(&mut self) -> Result<(), Stopped> {
+        self.observer.trailers(self.body.trailers());
+        self.observer.end(true).await
     }
 
-    /// Writes the record of a request that is over, if need be when recording works again.
-    pub(super) async fn record_at_last(&mut self) {
-        let complete = self.is_complete();
-        while self.record(complete).await.is_err() {
-            if !self.flow.worker.wait_for_recording().await {
-                return;
-            }
-        }
-    }
-
-    fn as_record(&self, complete: bool) -> Record<'_> {
-        Record::Request(record::Request {
-            id: self.id,
-            run: self.flow.run.id,
-            at: self.at,
-            flow: self.flow.id,
-            client: self.flow.client,
-            scheme: self.door.scheme().into(),
-            host: self.target.host.as_str().into(),
-            port: self.target.port,
-            address: self.address,
-            tls: self.door.record_tls(),
-            head: self.head.record(),
-            body: self.capture.body(),
-            trailers: self.body.trailers(),
-            complete,
-            duration_us: micros(self.started.elapsed()),
-        })
+    /// The exchange is over; what there is of the request is recorded, if it is not yet.
+    pub(super) async fn end_at_last(&mut self) {
+        self.observer.trailers(self.body.trailers());
+        self.observer.end_at_last(self.is_complete()).await;
     }
 
     async fn arrive(&self, reader: &mut Reader) -> Result<(), SendError> {
@@ -202,8 +143,8 @@ impl<'a> RequestSide<'a> {
     }
 
     fn read(&mut self, reader: &Reader) -> Result<usize, SendError> {
-        let Self { body, capture, .. } = self;
-        body.read(reader.data(), |content| capture.push(content))
+        let Self { body, observer, .. } = self;
+        body.read(reader.data(), |content| observer.piece(content))
             .map_err(|e| SendError::ClientBroken(e.to_string()))
     }
 }

@@ -1,12 +1,11 @@
-//! The way down: a response as it goes from the origin to the client, piece by piece.
+//! The way down: an HTTP/1.1 response as it goes from the origin to the client, piece by piece.
 
 use std::io;
-use std::time::Instant;
 
 use agent_gate_store::Stopped;
-use agent_gate_store::record::{self, Field};
+use agent_gate_store::record::Field;
 
-use super::capture::Capture;
+use super::observer::ResponseObserver;
 use super::stream::{End, Reader, Writer};
 use crate::limits::{INTERIM_MAX, WRITE_BYTES_MAX};
 use crate::proto::body::BodyReader;
@@ -45,25 +44,17 @@ pub(super) struct ResponseSide {
     pub(super) interim: Vec<ResponseHead>,
     /// The final head.
     pub(super) head: Option<ResponseHead>,
-    /// When its first byte arrived.
-    pub(super) first_byte: Option<Instant>,
     /// Whether the client has got any of it.
     pub(super) begun: bool,
-    /// The body so far.
-    pub(super) capture: Capture,
-    trailers: Vec<Field<'static>>,
+    /// Who keeps what passes.
+    pub(super) observer: ResponseObserver,
+    /// The trailer fields.
+    pub(super) trailers: Vec<Field<'static>>,
 }
 
 impl ResponseSide {
-    pub(super) fn new(capture: Capture) -> Self {
-        Self {
-            interim: Vec::new(),
-            head: None,
-            first_byte: None,
-            begun: false,
-            capture,
-            trailers: Vec::new(),
-        }
+    pub(super) fn new(observer: ResponseObserver) -> Self {
+        Self { interim: Vec::new(), head: None, begun: false, observer, trailers: Vec::new() }
     }
 
     /// Receives it and hands it on. `to_head`: it answers a HEAD request.
@@ -99,15 +90,10 @@ impl ResponseSide {
         }
     }
 
-    /// The trailer fields.
-    pub(super) fn trailers(&self) -> Vec<record::Field<'_>> {
-        self.trailers.clone()
-    }
-
     async fn receive_head(&mut self, reader: &mut Reader) -> Result<ResponseHead, ReceiveError> {
         loop {
             if !reader.data().is_empty() {
-                self.first_byte.get_or_insert_with(Instant::now);
+                self.observer.arrived();
                 let found = ResponseHead::parse(reader.data())
                     .map_err(|e| ReceiveError::OriginBroken(e.to_string()))?;
                 if let Some((head, length)) = found {
@@ -126,13 +112,13 @@ impl ResponseSide {
         writer: &mut Writer,
     ) -> Result<ReceiveEnd, ReceiveError> {
         if let Framing::Length(length) = framing {
-            self.capture.expect(length);
+            self.observer.expect(length);
         }
         let mut body = BodyReader::new(framing);
         while !body.is_done() {
             if reader.data().is_empty() {
                 writer.flush().await.map_err(ReceiveError::ClientGone)?;
-                self.spill().await?;
+                self.keep_up().await?;
                 if body.ends_with_connection() {
                     if !self.more_until_close(reader).await? {
                         break;
@@ -141,15 +127,15 @@ impl ResponseSide {
                     self.arrive(reader, "in mid-body").await?;
                 }
             }
-            let capture = &mut self.capture;
+            let observer = &mut self.observer;
             let length = body
-                .read(reader.data(), |content| capture.push(content))
+                .read(reader.data(), |content| observer.piece(content))
                 .map_err(|e| ReceiveError::OriginBroken(e.to_string()))?;
             writer.stage(&reader.data()[..length]).map_err(ReceiveError::ClientGone)?;
             reader.consume(length);
             if writer.staged() >= WRITE_BYTES_MAX {
                 writer.flush().await.map_err(ReceiveError::ClientGone)?;
-                self.spill().await?;
+                self.keep_up().await?;
             }
         }
         writer.flush().await.map_err(ReceiveError::ClientGone)?;
@@ -161,11 +147,8 @@ impl ResponseSide {
         })
     }
 
-    async fn spill(&mut self) -> Result<(), ReceiveError> {
-        if self.capture.is_full() {
-            self.capture.spill().await.map_err(ReceiveError::Stopped)?;
-        }
-        Ok(())
+    async fn keep_up(&mut self) -> Result<(), ReceiveError> {
+        self.observer.keep_up().await.map_err(ReceiveError::Stopped)
     }
 
     async fn arrive(&self, reader: &mut Reader, place: &str) -> Result<(), ReceiveError> {

@@ -1,0 +1,230 @@
+//! What is kept of one exchange, whatever protocol carries it: each way a head, pieces of a body,
+//! trailers, and an end. The protocol tells; this captures, and makes the records.
+//!
+//! HTTP/1.1 (`exchange`, `request_side`, `response_side`) is the one protocol so far. Another one
+//! tells the same things and finds the same records.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use agent_gate_store::record::{self, Outcome, Record, Timings, Transferred};
+use agent_gate_store::{Id, Stopped, Timestamp};
+
+use super::capture::Capture;
+use super::door::{Door, Target};
+use super::flow::{Flow, micros};
+use super::upstream::DialTimes;
+
+/// What is told of a request.
+pub(super) struct RequestObserver<'a> {
+    /// The exchange's id.
+    pub(super) id: Id,
+    /// Whom it is for.
+    pub(super) target: &'a Target,
+    /// When its first byte was there.
+    pub(super) started: Instant,
+    /// The connection it goes out by.
+    pub(super) address: Option<SocketAddr>,
+    flow: &'a Flow,
+    door: &'a Door,
+    at: Timestamp,
+    head: record::RequestHead<'a>,
+    trailers: Vec<record::Field<'static>>,
+    capture: Capture,
+    recorded: bool,
+}
+
+impl<'a> RequestObserver<'a> {
+    /// A request whose head is there. `begun`: when its first byte was.
+    pub(super) fn new(
+        flow: &'a Flow,
+        door: &'a Door,
+        target: &'a Target,
+        head: record::RequestHead<'a>,
+        begun: (Timestamp, Instant),
+    ) -> Self {
+        Self {
+            id: Id::new(),
+            target,
+            started: begun.1,
+            address: None,
+            flow,
+            door,
+            at: begun.0,
+            head,
+            trailers: Vec::new(),
+            capture: flow.worker.capture(),
+            recorded: false,
+        }
+    }
+
+    /// How long the body will be, where the head says so.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        self.capture.expect(bytes);
+    }
+
+    /// The next piece of the body, transfer coding removed.
+    pub(super) fn piece(&mut self, content: &[u8]) {
+        self.capture.push(content);
+    }
+
+    /// Makes room after pieces; waits while the recorder is busy.
+    pub(super) async fn keep_up(&mut self) -> Result<(), Stopped> {
+        if self.capture.is_full() { self.capture.spill().await } else { Ok(()) }
+    }
+
+    /// The trailer fields.
+    pub(super) fn trailers(&mut self, trailers: Vec<record::Field<'static>>) {
+        self.trailers = trailers;
+    }
+
+    /// The request is over. Writes its record, once, and waits until the kernel has it.
+    pub(super) async fn end(&mut self, complete: bool) -> Result<(), Stopped> {
+        if self.recorded {
+            return Ok(());
+        }
+        self.capture.settle().await?;
+        let bytes = head_bytes(&self.head) + self.capture.memory_bytes();
+        let permit = self.flow.worker.shared.recorder.reserve(bytes).await?;
+        self.flow.run.count_exchange();
+        let receipt = permit.record_with_receipt(&self.record(complete));
+        // From here on the writer keeps it, whatever the receipt says.
+        self.recorded = true;
+        receipt.await
+    }
+
+    /// [`Self::end`], if need be when recording works again.
+    pub(super) async fn end_at_last(&mut self, complete: bool) {
+        while self.end(complete).await.is_err() {
+            if !self.flow.worker.wait_for_recording().await {
+                return;
+            }
+        }
+    }
+
+    fn record(&mut self, complete: bool) -> Record<'_> {
+        let none = record::RequestHead::default();
+        Record::Request(record::Request {
+            id: self.id,
+            run: self.flow.run.id,
+            at: self.at,
+            flow: self.flow.id,
+            client: self.flow.client,
+            scheme: self.door.scheme().into(),
+            host: self.target.host.as_str().into(),
+            port: self.target.port,
+            address: self.address,
+            tls: self.door.record_tls(),
+            head: std::mem::replace(&mut self.head, none),
+            body: self.capture.body(),
+            trailers: std::mem::take(&mut self.trailers),
+            complete,
+            duration_us: micros(self.started.elapsed()),
+        })
+    }
+}
+
+/// About how much of a record a head is.
+fn head_bytes(head: &record::RequestHead<'_>) -> usize {
+    let fields = head.fields.iter().map(|field| field.name.len() + field.value.len() + 4);
+    head.target.len() + fields.sum::<usize>()
+}
+
+/// What is told of a response.
+pub(super) struct ResponseObserver {
+    capture: Capture,
+    first_byte: Option<Instant>,
+}
+
+/// How an exchange ended, and what its protocol knows of the response.
+pub(super) struct ResponseEnd<'a> {
+    /// How it ended.
+    pub(super) outcome: Outcome,
+    /// What went wrong, in words.
+    pub(super) error: Option<String>,
+    /// Interim heads in order.
+    pub(super) interim: Vec<record::ResponseHead<'a>>,
+    /// The final head, if one came, or the gate's own.
+    pub(super) head: Option<record::ResponseHead<'a>>,
+    /// The body of the gate's own answer; what was captured of the origin's otherwise.
+    pub(super) by_gate: Option<&'a [u8]>,
+    /// The trailer fields.
+    pub(super) trailers: Vec<record::Field<'a>>,
+    /// Where the time of a dial went.
+    pub(super) times: DialTimes,
+    /// Bytes after an upgrade.
+    pub(super) upgraded: Option<Transferred>,
+}
+
+impl ResponseObserver {
+    pub(super) fn new(capture: Capture) -> Self {
+        Self { capture, first_byte: None }
+    }
+
+    /// Something of it has arrived.
+    pub(super) fn arrived(&mut self) {
+        self.first_byte.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether anything of it has arrived.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.first_byte.is_some()
+    }
+
+    /// How long the body will be, where the head says so.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        self.capture.expect(bytes);
+    }
+
+    /// The next piece of the body, transfer coding removed.
+    pub(super) fn piece(&mut self, content: &[u8]) {
+        self.capture.push(content);
+    }
+
+    /// Makes room after pieces; waits while the recorder is busy.
+    pub(super) async fn keep_up(&mut self) -> Result<(), Stopped> {
+        if self.capture.is_full() { self.capture.spill().await } else { Ok(()) }
+    }
+
+    /// The exchange is over, well or not. Writes its record, if need be when recording works
+    /// again.
+    pub(super) async fn end(&mut self, request: &RequestObserver<'_>, end: ResponseEnd<'_>) {
+        let flow = request.flow;
+        while self.capture.settle().await.is_err() {
+            if !flow.worker.wait_for_recording().await {
+                return;
+            }
+        }
+        let since_start = |at: Instant| micros(at.saturating_duration_since(request.started));
+        let mut timings = Timings {
+            first_byte_us: self.first_byte.map(since_start),
+            total_us: micros(request.started.elapsed()),
+            ..Timings::default()
+        };
+        end.times.enter(&mut timings);
+        let record = Record::Response(record::Response {
+            id: request.id,
+            run: flow.run.id,
+            at: Timestamp::now(),
+            address: request.address,
+            outcome: end.outcome,
+            error: end.error.map(Into::into),
+            by_gate: end.by_gate.is_some(),
+            interim: end.interim,
+            head: end.head,
+            body: end.by_gate.map_or_else(|| self.capture.body(), whole_body),
+            trailers: end.trailers,
+            timings,
+            upgraded: end.upgraded,
+        });
+        flow.worker.record(&record).await;
+    }
+}
+
+fn whole_body(bytes: &[u8]) -> record::Body<'_> {
+    record::Body {
+        bytes: bytes.len() as u64,
+        blake3: record::Hash(*blake3::hash(bytes).as_bytes()),
+        kept: record::Kept::Inline(bytes.into()),
+    }
+}
