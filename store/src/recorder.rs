@@ -5,45 +5,55 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use crossbeam_channel::Sender;
-
 pub use crate::receipt::{Receipt, Stopped};
 
 use crate::budget::{Budget, Cost, Ticket};
+use crate::channel::Way;
 use crate::encode;
-use crate::receipt::{Signer, block_on};
+use crate::outbox::{Outbox, Signature};
+use crate::receipt::block_on;
 use crate::record::{Hash, Record};
 use crate::row::RowChange;
 
-/// Writes records. Cheap to clone; one for every worker.
+/// Writes records. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Recorder(Arc<Shared>);
+pub struct Recorder {
+    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
+}
 
 /// What all handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) budget: Budget,
-    /// Unbounded as a channel: the budget is its bound, since every message but the two small ones
-    /// that end a side file holds a share of it. So sending never blocks.
-    sender: Sender<Message>,
+    way: Way,
     side_files: AtomicU64,
 }
 
 impl Recorder {
-    pub(crate) fn new(budget: Budget, sender: Sender<Message>) -> Self {
-        Self(Arc::new(Shared { budget, sender, side_files: AtomicU64::new(0) }))
+    pub(crate) fn new(budget: Budget, way: Way) -> Self {
+        let outbox = Outbox::new(way.clone(), false);
+        let shared = Shared { budget, way, side_files: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared), outbox }
+    }
+
+    /// A recorder for one thread: what it sends gathers in its outbox until that is told to
+    /// deliver. A receipt comes only if the outbox is attended to.
+    pub fn gathering(&self) -> (Self, Arc<Outbox>) {
+        let outbox = Outbox::new(self.shared.way.clone(), true);
+        (Self { shared: Arc::clone(&self.shared), outbox: Arc::clone(&outbox) }, outbox)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.0
+        &self.shared
     }
 
     /// Asks for room for one record or piece of about so many bytes. The estimate is corrected
     /// when the record is written; the length of the body is good enough.
     pub fn reserve(&self, bytes: usize) -> Reserve {
         Reserve {
-            shared: Arc::clone(&self.0),
-            cost: self.0.budget.cost(bytes),
+            recorder: self.clone(),
+            cost: self.shared.budget.cost(bytes),
             state: ReserveState::New,
         }
     }
@@ -58,13 +68,13 @@ impl Recorder {
 
     /// Begins a side file for a body that is too long to be held in memory.
     pub fn side_file(&self) -> SideFile {
-        let number = self.0.side_files.fetch_add(1, Ordering::Relaxed);
-        SideFile { shared: Arc::clone(&self.0), number, finished: false }
+        let number = self.shared.side_files.fetch_add(1, Ordering::Relaxed);
+        SideFile { recorder: self.clone(), number, finished: false }
     }
 
     /// Why nothing is being recorded, if so.
     pub fn stopped(&self) -> Option<Stopped> {
-        self.0.budget.stopped()
+        self.shared.budget.stopped()
     }
 }
 
@@ -73,7 +83,7 @@ impl Recorder {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Reserve {
-    shared: Arc<Shared>,
+    recorder: Recorder,
     cost: Cost,
     state: ReserveState,
 }
@@ -91,19 +101,21 @@ impl Future for Reserve {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let granted = match self.state {
             ReserveState::New => self.ask(context),
-            ReserveState::Waiting(ticket) => self.shared.budget.poll(ticket, context.waker()),
+            ReserveState::Waiting(ticket) => {
+                self.recorder.shared.budget.poll(ticket, context.waker())
+            }
             ReserveState::Over => Poll::Pending,
         };
         if granted.is_ready() {
             self.state = ReserveState::Over;
         }
-        granted.map_ok(|()| Permit { shared: Arc::clone(&self.shared), cost: Some(self.cost) })
+        granted.map_ok(|()| Permit { recorder: self.recorder.clone(), cost: Some(self.cost) })
     }
 }
 
 impl Reserve {
     fn ask(&mut self, context: &Context<'_>) -> Poll<Result<(), Stopped>> {
-        let budget = &self.shared.budget;
+        let budget = &self.recorder.shared.budget;
         if budget.try_take(self.cost) {
             return Poll::Ready(Ok(()));
         }
@@ -120,7 +132,7 @@ impl Reserve {
 impl Drop for Reserve {
     fn drop(&mut self) {
         if let ReserveState::Waiting(ticket) = self.state {
-            self.shared.budget.leave(ticket, self.cost);
+            self.recorder.shared.budget.leave(ticket, self.cost);
         }
     }
 }
@@ -129,7 +141,7 @@ impl Drop for Reserve {
 #[derive(Debug)]
 #[must_use = "a permit that is dropped gives its room back"]
 pub struct Permit {
-    shared: Arc<Shared>,
+    recorder: Recorder,
     /// Taken when the room passes to a message.
     cost: Option<Cost>,
 }
@@ -137,42 +149,39 @@ pub struct Permit {
 impl Permit {
     /// Hands a record to the writer. It is serialised here, on the caller's thread.
     pub fn record(self, record: &Record<'_>) {
-        self.send_record(record, None);
+        drop(self.record_with_receipt(record));
     }
 
     /// Hands a record to the writer and asks for word when it is with the kernel.
-    pub fn record_with_receipt(self, record: &Record<'_>) -> Receipt {
-        let (signer, receipt) = Signer::new();
-        self.send_record(record, Some(signer));
-        receipt
+    pub fn record_with_receipt(mut self, record: &Record<'_>) -> Receipt {
+        let line = encode::line(record);
+        let change = RowChange::of(record);
+        let cost = self.correct(line.len());
+        let outbox = &self.recorder.outbox;
+        let number = outbox.put_signed(|signature| {
+            Message::Record(Box::new(QueuedRecord { line, change, cost, signature }))
+        });
+        Receipt::new(Arc::clone(outbox), number)
     }
 
     /// Hands the next piece of a side file to the writer.
-    pub fn piece(self, file: &SideFile, bytes: Vec<u8>) {
-        let number = file.number;
-        self.send(bytes.len(), |cost| Message::Piece { number, bytes, cost });
+    pub fn piece(mut self, file: &SideFile, bytes: Vec<u8>) {
+        let cost = self.correct(bytes.len());
+        self.recorder.outbox.put(Message::Piece { number: file.number, bytes, cost });
     }
 
-    fn send_record(self, record: &Record<'_>, signer: Option<Signer>) {
-        let line = encode::line(record);
-        let change = RowChange::of(record);
-        self.send(line.len(), |cost| {
-            Message::Record(Box::new(QueuedRecord { line, change, cost, signer }))
-        });
-    }
-
-    fn send(mut self, bytes: usize, message: impl FnOnce(Cost) -> Message) {
-        let Some(cost) = self.cost.take() else { return };
-        let cost = self.shared.budget.correct(cost, bytes);
-        // A writer that is gone has said so to everybody; the message's own signer says it too.
-        let _ = self.shared.sender.send(message(cost));
+    /// The room as it turned out; it passes to a message.
+    fn correct(&mut self, bytes: usize) -> Cost {
+        let budget = &self.recorder.shared.budget;
+        let reserved = self.cost.take().unwrap_or_else(|| budget.cost(0));
+        budget.correct(reserved, bytes)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(cost) = self.cost.take() {
-            self.shared.budget.give(cost);
+            self.recorder.shared.budget.give(cost);
         }
     }
 }
@@ -180,7 +189,7 @@ impl Drop for Permit {
 /// A body on its way into a file of its own, `bodies/<blake3>`. Unfinished, it is deleted.
 #[derive(Debug)]
 pub struct SideFile {
-    shared: Arc<Shared>,
+    recorder: Recorder,
     number: u64,
     finished: bool,
 }
@@ -189,14 +198,14 @@ impl SideFile {
     /// Names the file by the hash of all pieces. The record that refers to it is sent after this.
     pub fn finish(mut self, kept_blake3: Hash) {
         self.finished = true;
-        let _ = self.shared.sender.send(Message::Finish { number: self.number, name: kept_blake3 });
+        self.recorder.outbox.put(Message::Finish { number: self.number, name: kept_blake3 });
     }
 }
 
 impl Drop for SideFile {
     fn drop(&mut self) {
         if !self.finished {
-            let _ = self.shared.sender.send(Message::Discard { number: self.number });
+            self.recorder.outbox.put(Message::Discard { number: self.number });
         }
     }
 }
@@ -221,6 +230,22 @@ pub(crate) enum Message {
     Close,
 }
 
+impl Message {
+    /// Tells whoever waits for its receipt that recording has stopped.
+    pub(crate) fn refuse(&mut self, stopped: &Stopped) {
+        if let Self::Record(record) = self {
+            record.signature.refuse(stopped);
+        }
+    }
+
+    /// Whoever waits for its receipt knows already.
+    pub(crate) fn set_told(&mut self) {
+        if let Self::Record(record) = self {
+            record.signature.set_told();
+        }
+    }
+}
+
 /// A record on its way.
 #[derive(Debug)]
 pub(crate) struct QueuedRecord {
@@ -228,12 +253,12 @@ pub(crate) struct QueuedRecord {
     pub(crate) line: Vec<u8>,
     pub(crate) change: RowChange,
     pub(crate) cost: Cost,
-    pub(crate) signer: Option<Signer>,
+    pub(crate) signature: Signature,
 }
 
 impl Shared {
     /// Tells the writer to end after all that came before.
     pub(crate) fn close(&self) {
-        let _ = self.sender.send(Message::Close);
+        let _ = self.way.send(vec![Message::Close]);
     }
 }

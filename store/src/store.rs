@@ -4,9 +4,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::unbounded;
-
 use crate::budget::Budget;
+use crate::channel::channel;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::layout::Layout;
@@ -53,12 +52,11 @@ impl Store {
     fn open_on(disk: Disk, layout: &Layout, options: Options) -> Result<Self, Error> {
         layout.create()?;
         let budget = Budget::new(options.queue_records_max, options.queue_bytes_max);
-        // The budget bounds what is in the channel.
-        let (sender, messages) = unbounded();
-        let recorder = Recorder::new(budget, sender);
+        let (way, arrivals) = channel();
+        let recorder = Recorder::new(budget, way);
         let committed = Committed::default();
         let shared = Arc::clone(recorder.shared());
-        let writer = Writer::new(layout, messages, Arc::clone(&shared), committed.clone(), disk)?;
+        let writer = Writer::new(layout, arrivals, Arc::clone(&shared), committed.clone(), disk)?;
         let writer = thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {

@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use crate::budget::Cost;
+use crate::channel::Arrivals;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Change, Index};
 use crate::journal::{Batch, Journal};
 use crate::layout::Layout;
-use crate::receipt::{Signer, Stopped};
+use crate::outbox::Signatures;
+use crate::receipt::Stopped;
 use crate::recorder::{Message, Shared};
 use crate::row::RowChange;
 use crate::side_files::SideFiles;
@@ -36,8 +36,8 @@ const CLOSING_ATTEMPTS: u32 = 30;
 /// The writer and all it owns.
 pub(crate) struct Writer {
     layout: Layout,
-    messages: Receiver<Message>,
-    /// Messages taken from the channel while nothing could be written.
+    arrivals: Arrivals,
+    /// Messages taken from the channel and not yet worked on.
     backlog: VecDeque<Message>,
     shared: Arc<Shared>,
     journal: Journal,
@@ -58,13 +58,13 @@ struct Gathered {
     bytes: usize,
     changes: Vec<RowChange>,
     costs: Vec<Cost>,
-    signers: Vec<Signer>,
+    signatures: Signatures,
 }
 
 impl Writer {
     pub(crate) fn new(
         layout: &Layout,
-        messages: Receiver<Message>,
+        arrivals: Arrivals,
         shared: Arc<Shared>,
         committed: Committed,
         disk: Disk,
@@ -75,7 +75,7 @@ impl Writer {
         committed.set(index.indexed().lines);
         Ok(Self {
             layout: layout.clone(),
-            messages,
+            arrivals,
             backlog: VecDeque::new(),
             shared,
             journal,
@@ -98,7 +98,7 @@ impl Writer {
             if self.is_index_due() {
                 self.index_rows();
             }
-            if self.closing && self.backlog.is_empty() && self.messages.is_empty() {
+            if self.closing && self.backlog.is_empty() && self.arrivals.is_empty() {
                 self.index_rows();
                 return Ok(());
             }
@@ -107,25 +107,26 @@ impl Writer {
 
     /// The next message, or nothing when the index is due first.
     fn wait(&mut self) -> Option<Message> {
-        if let Some(message) = self.backlog.pop_front() {
+        if let Some(message) = self.take_waiting() {
             return Some(message);
         }
         if self.closing {
-            return self.messages.try_recv().ok();
+            return None;
         }
         let due = [self.rows_since.map(|since| since + INDEX_DELAY), self.index_retry];
-        let received = match due.into_iter().flatten().min() {
-            None => self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(due) => self.messages.recv_deadline(due),
-        };
-        match received {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                self.closing = true;
-                None
-            }
+        let messages = self.arrivals.wait(due.into_iter().flatten().min())?;
+        self.backlog.extend(messages);
+        self.backlog.pop_front()
+    }
+
+    /// The next message that is there already.
+    fn take_waiting(&mut self) -> Option<Message> {
+        if self.backlog.is_empty()
+            && let Some(messages) = self.arrivals.take()
+        {
+            self.backlog.extend(messages);
         }
+        self.backlog.pop_front()
     }
 
     /// Takes what has gathered behind `first` and writes it. A store that closes while nothing
@@ -135,14 +136,9 @@ impl Writer {
         let mut next = Some(first);
         while let Some(message) = next {
             self.take_in(message, &mut gathered)?;
-            let is_full = gathered.signers.len() + gathered.changes.len() >= 2 * BATCH_RECORDS_MAX
-                || gathered.changes.len() >= BATCH_RECORDS_MAX
-                || gathered.bytes >= BATCH_BYTES_MAX;
-            next = if is_full {
-                None
-            } else {
-                self.backlog.pop_front().or_else(|| self.messages.try_recv().ok())
-            };
+            let is_full =
+                gathered.changes.len() >= BATCH_RECORDS_MAX || gathered.bytes >= BATCH_BYTES_MAX;
+            next = if is_full { None } else { self.take_waiting() };
         }
         self.append(gathered)
     }
@@ -154,15 +150,15 @@ impl Writer {
                 self.journal.chain(&mut gathered.batch, record.line);
                 gathered.changes.push(record.change);
                 gathered.costs.push(record.cost);
-                gathered.signers.extend(record.signer);
+                gathered.signatures.push(record.signature);
             }
             Message::Piece { number, bytes, cost } => {
-                self.insist(&mut gathered.signers, |w| w.side_files.write(number, &bytes))?;
+                self.insist(&mut gathered.signatures, |w| w.side_files.write(number, &bytes))?;
                 gathered.bytes += bytes.len();
                 gathered.costs.push(cost);
             }
             Message::Finish { number, name } => {
-                self.insist(&mut gathered.signers, |w| w.side_files.finish(number, name))?;
+                self.insist(&mut gathered.signatures, |w| w.side_files.finish(number, name))?;
             }
             Message::Discard { number } => self.side_files.discard(number),
             Message::Close => self.closing = true,
@@ -171,12 +167,10 @@ impl Writer {
     }
 
     fn append(&mut self, gathered: Gathered) -> Result<(), Error> {
-        let Gathered { mut batch, changes, costs, mut signers, .. } = gathered;
+        let Gathered { mut batch, changes, costs, mut signatures, .. } = gathered;
         if !batch.is_empty() {
-            let positions = self.insist(&mut signers, |w| w.journal.append(&mut batch))?;
-            for signer in signers {
-                signer.sign(Ok(()));
-            }
+            let positions = self.insist(&mut signatures, |w| w.journal.append(&mut batch))?;
+            signatures.sign();
             let rows = changes.into_iter().zip(positions);
             self.rows.extend(rows.map(|(change, position)| Change { change, position }));
             self.rows_since.get_or_insert_with(Instant::now);
@@ -189,7 +183,7 @@ impl Writer {
     /// who wait are told so, and what they sent is kept and written later.
     fn insist<T>(
         &mut self,
-        signers: &mut Vec<Signer>,
+        signatures: &mut Signatures,
         mut write: impl FnMut(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut error = match write(self) {
@@ -203,9 +197,7 @@ impl Writer {
                  space or mend the disk)"
             ));
             self.shared.budget.stop(stopped.clone());
-            for signer in signers.drain(..) {
-                signer.sign(Err(stopped.clone()));
-            }
+            signatures.refuse(&stopped);
             self.refuse_until(Instant::now() + RETRY_DELAY, &stopped);
             closing_attempts += u32::from(self.closing);
             if closing_attempts > CLOSING_ATTEMPTS {
@@ -224,14 +216,15 @@ impl Writer {
     /// Takes messages in until `deadline`, so that whoever waits for a receipt is not left
     /// waiting; the records themselves are kept.
     fn refuse_until(&mut self, deadline: Instant, stopped: &Stopped) {
-        while let Ok(mut message) = self.messages.recv_deadline(deadline) {
-            if let Message::Record(record) = &mut message
-                && let Some(signer) = record.signer.take()
-            {
-                signer.sign(Err(stopped.clone()));
+        for message in &mut self.backlog {
+            message.refuse(stopped);
+        }
+        while let Some(messages) = self.arrivals.wait(Some(deadline)) {
+            for mut message in messages {
+                message.refuse(stopped);
+                self.closing |= matches!(message, Message::Close);
+                self.backlog.push_back(message);
             }
-            self.closing |= matches!(message, Message::Close);
-            self.backlog.push_back(message);
         }
     }
 

@@ -85,7 +85,7 @@ impl<'a> RequestObserver<'a> {
         }
         self.capture.settle().await?;
         let bytes = head_bytes(&self.head) + self.capture.memory_bytes();
-        let permit = self.flow.worker.shared.recorder.reserve(bytes).await?;
+        let permit = self.flow.worker.recorder.reserve(bytes).await?;
         self.flow.run.count_exchange();
         let receipt = permit.record_with_receipt(&self.record(complete));
         // From here on the writer keeps it, whatever the receipt says.

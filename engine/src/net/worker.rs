@@ -15,7 +15,7 @@ use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use agent_gate_store::{HostLists, HostName, Id, Record, Recorder};
+use agent_gate_store::{HostLists, HostName, Id, Outbox, Record, Recorder};
 use arc_swap::ArcSwap;
 use monoio::net::TcpListener;
 use monoio::time::sleep;
@@ -52,6 +52,8 @@ pub(crate) struct Shared {
 /// One thread's own things.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
+    /// Its records gather until the end of the worker's turn.
+    pub(super) recorder: Recorder,
     pub(super) leaves: RefCell<Leaves>,
     pub(super) pool: RefCell<Pool>,
     pub(super) flows: RefCell<HashMap<Id, Rc<FlowControl>>>,
@@ -209,7 +211,9 @@ fn build_ring() -> io::Result<monoio::Runtime<monoio::time::TimeDriver<IoUringDr
 
 /// A worker's life.
 async fn serve(shared: Arc<Shared>, inbox: &Inbox) {
+    let (recorder, outbox) = shared.recorder.gathering();
     let worker = Rc::new(Worker {
+        recorder,
         leaves: RefCell::new(Leaves::new(shared.mint.clone())),
         pool: RefCell::default(),
         flows: RefCell::default(),
@@ -219,6 +223,8 @@ async fn serve(shared: Arc<Shared>, inbox: &Inbox) {
         shared,
     });
     monoio::spawn(expire_pool(worker.clone()));
+    monoio::spawn(deliver(outbox.clone()));
+    let _last = LastDelivery(outbox);
     loop {
         for command in inbox.next().await {
             match command {
@@ -235,6 +241,25 @@ async fn serve(shared: Arc<Shared>, inbox: &Inbox) {
     }
 }
 
+/// Hands records to the writer and receipts to their tasks. Woken by the first record of a turn,
+/// this runs behind the tasks that were ready before it, so that what they record goes over
+/// together.
+async fn deliver(outbox: Arc<Outbox>) {
+    loop {
+        outbox.due().await;
+        outbox.deliver();
+    }
+}
+
+/// A worker that ends, by a panic too, has handed over what it recorded.
+struct LastDelivery(Arc<Outbox>);
+
+impl Drop for LastDelivery {
+    fn drop(&mut self) {
+        self.0.deliver();
+    }
+}
+
 async fn expire_pool(worker: Rc<Worker>) {
     loop {
         sleep(POOL_EXPIRY_PERIOD).await;
@@ -245,14 +270,14 @@ async fn expire_pool(worker: Rc<Worker>) {
 impl Worker {
     /// A capture for one body.
     pub(super) fn capture(&self) -> Capture {
-        Capture::new(self.shared.recorder.clone(), self.shared.body_bytes_max)
+        Capture::new(self.recorder.clone(), self.shared.body_bytes_max)
     }
 
     /// Records something that nothing waits for. While recording has stopped (disk full, …) its
     /// connection waits here: what has happened is not forgotten.
     pub(super) async fn record(&self, record: &Record<'_>) {
         loop {
-            if let Ok(permit) = self.shared.recorder.reserve(record.memory_bytes()).await {
+            if let Ok(permit) = self.recorder.reserve(record.memory_bytes()).await {
                 return permit.record(record);
             }
             if !self.wait_for_recording().await {
