@@ -8,7 +8,7 @@ use serde::de;
 use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::escape;
+use crate::object::Object;
 use crate::record::{Body, Field, Hash, Kept};
 
 impl<'a> Body<'a> {
@@ -39,37 +39,28 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Appends the member `body` to an object under way. Bodies are most of what is written, so they
-/// go straight into the line.
-pub(crate) fn push_member(out: &mut Vec<u8>, body: &Body<'_>) {
+/// Appends a body. Bodies are most of what is written, so they go straight into the line.
+pub(crate) fn push_body(out: &mut Vec<u8>, body: &Body<'_>) {
     let Body { bytes, blake3, kept } = body;
-    out.extend_from_slice(
-        format!(",\"body\":{{\"bytes\":{bytes},\"blake3\":\"{blake3}\"").as_bytes(),
-    );
+    let mut object = Object::begin(out);
+    object.number("bytes", *bytes);
+    object.hash("blake3", *blake3);
     if body.kept_bytes() < *bytes {
-        out.extend_from_slice(format!(",\"kept\":{}", body.kept_bytes()).as_bytes());
+        object.number("kept", body.kept_bytes());
     }
     match kept {
-        Kept::Inline(kept) => push_inline(out, kept),
+        Kept::Inline(kept) => match std::str::from_utf8(kept) {
+            Ok(text) => object.text("text", text),
+            Err(_) => object.base64("base64", kept),
+        },
         Kept::File { blake3: kept, .. } => {
-            out.extend_from_slice(b",\"file\":true");
+            object.flag("file", true);
             if kept != blake3 {
-                out.extend_from_slice(format!(",\"kept_blake3\":\"{kept}\"").as_bytes());
+                object.hash("kept_blake3", *kept);
             }
         }
     }
-    out.push(b'}');
-}
-
-fn push_inline(out: &mut Vec<u8>, kept: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(kept) {
-        out.extend_from_slice(b",\"text\":\"");
-        escape::push(out, text);
-    } else {
-        out.extend_from_slice(b",\"base64\":\"");
-        out.extend_from_slice(BASE64.encode(kept).as_bytes());
-    }
-    out.push(b'"');
+    object.end();
 }
 
 impl<'de> Deserialize<'de> for Body<'_> {

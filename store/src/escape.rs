@@ -11,13 +11,27 @@ const WORD_BYTES: usize = 8;
 /// Room for a block of nothing but escapes, and for the word that is copied before it is looked at.
 type Buffer = [u8; BLOCK_BYTES * ESCAPE_BYTES_MAX + WORD_BYTES];
 
+/// A text up to this length is looked through first: most field names and values need no escape,
+/// and the buffer below costs more than they do.
+const SHORT_BYTES_MAX: usize = 256;
+
 /// Appends `text`, escaped, to `out`.
 pub(crate) fn push(out: &mut Vec<u8>, text: &str) {
+    if text.len() <= SHORT_BYTES_MAX && is_plain(text.as_bytes()) {
+        return out.extend_from_slice(text.as_bytes());
+    }
     let mut buffer: Buffer = [0; _];
     for block in text.as_bytes().chunks(BLOCK_BYTES) {
         let length = escape(block, &mut buffer);
         out.extend_from_slice(&buffer[..length]);
     }
+}
+
+/// Whether nothing in it needs an escape.
+fn is_plain(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<WORD_BYTES>();
+    words.iter().all(|word| special(u64::from_le_bytes(*word)) == 0)
+        && rest.iter().all(|&byte| byte >= 0x20 && !matches!(byte, b'"' | b'\\'))
 }
 
 /// Writes a block to the front of `buffer` and returns its length there. Words are copied whole

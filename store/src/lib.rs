@@ -11,6 +11,7 @@ pub mod host;
 pub mod journal;
 pub mod layout;
 pub mod lists;
+mod object;
 mod outbox;
 pub mod reader;
 pub mod record;

@@ -28,6 +28,11 @@ impl Id {
         })
     }
 
+    /// Appends its text.
+    pub(crate) fn push(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.text(&mut [0; ulid::ULID_LEN]).as_bytes());
+    }
+
     fn text(self, buffer: &mut [u8; ulid::ULID_LEN]) -> &str {
         ulid::Ulid::from_bytes(self.0.to_be_bytes()).array_to_str(buffer)
     }
@@ -88,6 +93,26 @@ impl Timestamp {
         (date.year(), date.month(), date.day())
     }
 
+    /// Appends its text.
+    pub(crate) fn push(self, out: &mut Vec<u8>) {
+        // Thousands of records share a second, so its text is kept.
+        thread_local! {
+            static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+        }
+        let (second, micros) = (self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000));
+        SECOND.with_borrow_mut(|(kept, text)| {
+            if *kept != second {
+                *kept = second;
+                *text = self.to_string();
+                text.truncate(text.len() - "000000Z".len());
+            }
+            out.extend_from_slice(text.as_bytes());
+        });
+        // Six digits: those behind a leading one.
+        out.extend_from_slice(&itoa::Buffer::new().format(1_000_000 + micros).as_bytes()[1..]);
+        out.push(b'Z');
+    }
+
     fn jiff(self) -> jiff::Timestamp {
         let out_of_range = if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(out_of_range)
@@ -139,6 +164,11 @@ impl Hash {
     pub fn of(bytes: &[u8]) -> Self {
         blake3::hash(bytes).into()
     }
+
+    /// Its text.
+    pub(crate) fn hex(self) -> impl std::ops::Deref<Target = str> {
+        blake3::Hash::from(self.0).to_hex()
+    }
 }
 
 impl From<blake3::Hash> for Hash {
@@ -149,7 +179,7 @@ impl From<blake3::Hash> for Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&blake3::Hash::from(self.0).to_hex())
+        f.write_str(&self.hex())
     }
 }
 
@@ -170,7 +200,7 @@ impl FromStr for Hash {
 
 impl Serialize for Hash {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&blake3::Hash::from(self.0).to_hex())
+        serializer.serialize_str(&self.hex())
     }
 }
 
