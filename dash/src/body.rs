@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::Read;
 
 use agent_gate_store::Reader;
-use agent_gate_store::record::{Body, Field};
+use agent_gate_store::record::{Body, CodingFlaw, Field};
 
 use crate::html::Html;
 use crate::{json, sse, words};
@@ -19,7 +19,7 @@ const HEX_BYTES_MAX: usize = 512;
 /// How much of an event's data stands in its closed line, in characters.
 const PREVIEW_CHARS: usize = 140;
 
-/// Appends the body, with a link to its raw bytes at `raw`.
+/// Appends the body, with a link to its raw bytes at `raw`; decoded, if it has content codings.
 pub(crate) fn put(
     out: &mut Html,
     reader: &Reader,
@@ -43,25 +43,94 @@ pub(crate) fn put(
         let note = format!("Only the first {kept} of {size} were kept (the capture bound).");
         out.put("<p class=\"note\">{}</p>", &[&note]);
     }
-    match start(reader, body) {
-        Ok(start) => put_part(out, fields, Part { bytes: &start, of: body.bytes }),
+    match start(reader, body, fields) {
+        Ok(start) => put_start(out, body, fields, raw, &start),
         // The rest of the page is still worth reading.
         Err(reason) => out.put("<p class=\"note bad\">It cannot be read: {}</p>", &[&reason]),
     }
 }
 
-fn start(reader: &Reader, body: &Body<'_>) -> Result<Vec<u8>, String> {
+/// What is read of a body for the page.
+struct Start {
+    bytes: Vec<u8>,
+    /// Whether content codings were undone, and what was wrong with them.
+    decoded: bool,
+    flaw: Option<CodingFlaw>,
+    /// Whether there is no more.
+    is_whole: bool,
+}
+
+fn start(reader: &Reader, body: &Body<'_>, fields: &[Field<'_>]) -> Result<Start, String> {
+    let decoded = reader.decoded(body, fields).map_err(|error| error.to_string())?;
+    if let Some(mut decoded) = decoded {
+        let (bytes, is_whole) = read_start(&mut decoded)?;
+        // A coding that is not known leaves the bytes of the wire to look at.
+        if decoded.flaw() != Some(CodingFlaw::Unsupported) {
+            return Ok(Start { bytes, decoded: true, flaw: decoded.flaw(), is_whole });
+        }
+    }
+    let mut wire = reader.body(body).map_err(|error| error.to_string())?;
+    let (bytes, is_whole) = read_start(&mut wire)?;
+    Ok(Start { bytes, decoded: false, flaw: None, is_whole })
+}
+
+/// The first bytes, and whether they are all.
+fn read_start(bytes: &mut dyn Read) -> Result<(Vec<u8>, bool), String> {
     let mut start = Vec::new();
-    let bytes = reader.body(body).map_err(|error| error.to_string())?;
-    bytes.take(SHOWN_BYTES_MAX).read_to_end(&mut start).map_err(|error| error.to_string())?;
-    Ok(start)
+    bytes.take(SHOWN_BYTES_MAX + 1).read_to_end(&mut start).map_err(|error| error.to_string())?;
+    let is_whole = start.len() as u64 <= SHOWN_BYTES_MAX;
+    if !is_whole {
+        start.pop();
+    }
+    Ok((start, is_whole))
+}
+
+fn put_start(out: &mut Html, body: &Body<'_>, mut fields: &[Field<'_>], raw: &str, start: &Start) {
+    let is_kept = body.kept_bytes() == body.bytes;
+    let mut of = Some(body.bytes);
+    if start.decoded {
+        put_decoded(out, body, fields, raw);
+        let told = body.decoded.as_ref().filter(|_| is_kept);
+        of = told.map(|told| told.bytes).or(start.is_whole.then_some(start.bytes.len() as u64));
+        // The record knows the whole body; the start may be sound, and what was not kept is not
+        // missing.
+        let flaw = body.decoded.as_ref().map_or(start.flaw.filter(|_| is_kept), |told| told.flaw);
+        if let Some(flaw) = flaw {
+            out.put("<p class=\"note bad\">{}</p>", &[&words::coding_flaw(flaw)]);
+        }
+    } else if let Some(coding) = value(fields, "content-encoding")
+        && !coding.eq_ignore_ascii_case("identity")
+    {
+        let note = words::coding_flaw(CodingFlaw::Unsupported);
+        out.put("<p class=\"note bad\">{} ({})</p>", &[&note, &coding]);
+        // They speak of what it would decode to.
+        fields = &[];
+    }
+    put_part(out, fields, Part { bytes: &start.bytes, of, is_whole: start.is_whole && is_kept });
+}
+
+/// What the codings were, what they hid, and where to get it.
+fn put_decoded(out: &mut Html, body: &Body<'_>, fields: &[Field<'_>], raw: &str) {
+    let named = fields.iter().filter(|f| f.name.eq_ignore_ascii_case("content-encoding"));
+    let named: Vec<_> = named.map(|field| String::from_utf8_lossy(&field.value)).collect();
+    let named = named.join(", ");
+    let size = body.decoded.as_ref().map_or_else(String::new, |told| words::bytes(told.bytes));
+    out.put("<p class=\"body-line\"><span>Decoded · {}</span> <span>{}</span>", &[&size, &named]);
+    if decoded_bytes(body).is_some() {
+        out.put(" <a href=\"{}/decoded\">decoded bytes</a>", &[&raw]);
+    }
+    out.put("</p>", &[]);
+}
+
+/// How long the decoded body is, if it is there whole and sound.
+pub(crate) fn decoded_bytes(body: &Body<'_>) -> Option<u64> {
+    let decoded = body.decoded.as_ref().filter(|_| body.kept_bytes() == body.bytes)?;
+    let is_sound = matches!(decoded.flaw, None | Some(CodingFlaw::Trailing));
+    is_sound.then_some(decoded.bytes)
 }
 
 fn put_part(out: &mut Html, fields: &[Field<'_>], part: Part<'_>) {
     match form(fields, part) {
-        Form::Encoded(coding) => {
-            out.put("<p class=\"note\">Encoded ({}): kept as it was sent.</p>", &[&coding]);
-        }
         Form::Binary => put_hex(out, part),
         Form::Events(text) => put_events(out, part, &text),
         Form::Json(text) => put_json(out, part, &text),
@@ -76,20 +145,18 @@ fn put_part(out: &mut Html, fields: &[Field<'_>], part: Part<'_>) {
 #[derive(Clone, Copy)]
 struct Part<'a> {
     bytes: &'a [u8],
-    /// Length of the whole.
-    of: u64,
+    /// Length of the whole, if it is known.
+    of: Option<u64>,
+    /// Whether this is all of it.
+    is_whole: bool,
 }
 
 impl<'a> Part<'a> {
-    fn is_whole(self) -> bool {
-        self.bytes.len() as u64 == self.of
-    }
-
     /// As text, if it is UTF-8 as far as it goes: a cut may fall inside a character.
     fn as_text(self) -> Option<&'a str> {
         match std::str::from_utf8(self.bytes) {
             Ok(text) => Some(text),
-            Err(error) if error.error_len().is_none() && !self.is_whole() => {
+            Err(error) if error.error_len().is_none() && !self.is_whole => {
                 std::str::from_utf8(&self.bytes[..error.valid_up_to()]).ok()
             }
             Err(_) => None,
@@ -98,8 +165,6 @@ impl<'a> Part<'a> {
 }
 
 enum Form<'a> {
-    /// A content coding; not decoded here.
-    Encoded(String),
     Events(Cow<'a, str>),
     Json(Cow<'a, str>),
     Text(Cow<'a, str>),
@@ -107,15 +172,11 @@ enum Form<'a> {
 }
 
 fn form<'a>(fields: &[Field<'_>], part: Part<'a>) -> Form<'a> {
-    let coding = value(fields, "content-encoding").unwrap_or_default();
-    if !coding.is_empty() && !coding.eq_ignore_ascii_case("identity") {
-        return Form::Encoded(coding);
-    }
     let kind = value(fields, "content-type").unwrap_or_default().to_ascii_lowercase();
     let Some(text) = text_of(&kind, part) else { return Form::Binary };
     if kind.starts_with("text/event-stream") {
         Form::Events(text)
-    } else if json::is_json(&text, part.is_whole()) && !kind.starts_with("text/html") {
+    } else if json::is_json(&text, part.is_whole) && !kind.starts_with("text/html") {
         Form::Json(text)
     } else {
         Form::Text(text)
@@ -134,12 +195,14 @@ fn text_of<'a>(kind: &str, part: Part<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
-fn put_extent(out: &mut Html, shown: usize, of: u64) {
-    if (shown as u64) < of {
-        let line =
-            format!("Shown: the first {} of {}.", words::bytes(shown as u64), words::bytes(of));
-        out.put("<p class=\"note\">{}</p>", &[&line]);
-    }
+fn put_extent(out: &mut Html, shown: usize, of: Option<u64>) {
+    let shown = shown as u64;
+    let line = match of {
+        Some(of) if shown >= of => return,
+        Some(of) => format!("Shown: the first {} of {}.", words::bytes(shown), words::bytes(of)),
+        None => format!("Shown: the first {}.", words::bytes(shown)),
+    };
+    out.put("<p class=\"note\">{}</p>", &[&line]);
 }
 
 fn put_json(out: &mut Html, part: Part<'_>, text: &str) {

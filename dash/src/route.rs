@@ -1,12 +1,12 @@
 //! From a request to its page.
 
-use agent_gate_store::record::{Body, Record};
+use agent_gate_store::record::{Field, Record};
 use agent_gate_store::{Error, Id, Reader};
 
 use crate::http::{Request, Response};
 use crate::pages::{exchange, index, message};
 use crate::server::Site;
-use crate::{guard, live};
+use crate::{body, guard, live};
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -21,6 +21,7 @@ enum Route {
     Index(index::View),
     Exchange(Id),
     Body(Id, Side),
+    DecodedBody(Id, Side),
     ApiExchanges { after: u64, run: Option<Id> },
     ApiRuns,
     Asset(&'static str, &'static str),
@@ -63,26 +64,47 @@ fn show(route: &Route, site: &Site) -> Result<Option<Response>, Error> {
             None => return Ok(None),
         },
         Route::Body(id, side) => return download(&open()?, *id, *side),
+        Route::DecodedBody(id, side) => return download_decoded(&open()?, *id, *side),
     };
     Ok(Some(response))
 }
 
 fn download(reader: &Reader, id: Id, side: Side) -> Result<Option<Response>, Error> {
+    let Some((record, name)) = side_of(reader, id, side)? else { return Ok(None) };
+    let Some(body) = record.body() else { return Ok(None) };
+    let name = format!("{id}-{name}.bin");
+    Ok(Some(Response::download(&name, reader.body(body)?, body.kept_bytes())))
+}
+
+fn download_decoded(reader: &Reader, id: Id, side: Side) -> Result<Option<Response>, Error> {
+    let Some((record, name)) = side_of(reader, id, side)? else { return Ok(None) };
+    let Some(body) = record.body() else { return Ok(None) };
+    let Some(bytes) = body::decoded_bytes(body) else { return Ok(None) };
+    let Some(decoded) = reader.decoded(body, fields_of(&record))? else { return Ok(None) };
+    let name = format!("{id}-{name}-decoded.bin");
+    Ok(Some(Response::download(&name, Box::new(decoded), bytes)))
+}
+
+/// The record of one side of an exchange, and what that side is called.
+fn side_of(
+    reader: &Reader,
+    id: Id,
+    side: Side,
+) -> Result<Option<(Record<'static>, &'static str)>, Error> {
     let Some(exchange) = reader.exchange(id)? else { return Ok(None) };
     let (record, name) = match side {
         Side::Request => (exchange.request, "request"),
         Side::Response => (exchange.response, "response"),
     };
-    let Some(body) = record.as_ref().and_then(body_of) else { return Ok(None) };
-    let name = format!("{id}-{name}.bin");
-    Ok(Some(Response::download(&name, reader.body(body)?, body.kept_bytes())))
+    Ok(record.map(|record| (record, name)))
 }
 
-fn body_of<'r>(record: &'r Record<'_>) -> Option<&'r Body<'r>> {
+/// The fields of a record's head, as far as one came.
+fn fields_of<'r>(record: &'r Record<'_>) -> &'r [Field<'r>] {
     match record {
-        Record::Request(request) => Some(&request.body),
-        Record::Response(response) => Some(&response.body),
-        _ => None,
+        Record::Request(request) => &request.head.fields,
+        Record::Response(response) => response.head.as_ref().map_or(&[], |head| &head.fields),
+        _ => &[],
     }
 }
 
@@ -119,6 +141,8 @@ fn route(target: &str) -> Option<Route> {
         ["exchange", id] => Route::Exchange(id.parse().ok()?),
         ["body", id, "request"] => Route::Body(id.parse().ok()?, Side::Request),
         ["body", id, "response"] => Route::Body(id.parse().ok()?, Side::Response),
+        ["body", id, "request", "decoded"] => Route::DecodedBody(id.parse().ok()?, Side::Request),
+        ["body", id, "response", "decoded"] => Route::DecodedBody(id.parse().ok()?, Side::Response),
         ["api", "exchanges"] => Route::ApiExchanges {
             after: value(query, "after")?.unwrap_or_default(),
             run: value(query, "run")?,
@@ -161,6 +185,7 @@ mod tests {
         );
         assert_eq!(at("/exchange/ID"), Some(Route::Exchange(id)));
         assert_eq!(at("/body/ID/response"), Some(Route::Body(id, Side::Response)));
+        assert_eq!(at("/body/ID/request/decoded"), Some(Route::DecodedBody(id, Side::Request)));
         assert_eq!(at("/api/exchanges"), Some(Route::ApiExchanges { after: 0, run: None }));
         assert_eq!(
             at("/api/exchanges?after=7&run=ID"),
@@ -177,6 +202,8 @@ mod tests {
             "/exchange/ID/x",
             "/body/ID",
             "/body/ID/both",
+            "/body/ID/both/decoded",
+            "/body/ID/request/coded",
             "/?run=x",
             "/?before=../..",
             "/api/exchanges?after=-1",

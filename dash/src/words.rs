@@ -1,7 +1,7 @@
 //! Numbers, times and outcomes as people read them.
 
 use agent_gate_store::Timestamp;
-use agent_gate_store::record::{Outcome, RefusedBy};
+use agent_gate_store::record::{CodingFlaw, EventsFlaw, Outcome, RefusedBy};
 
 /// `512 B`, `1.5 KB`, `20 MB`: powers of 1000, at most three digits.
 pub(crate) fn bytes(count: u64) -> String {
@@ -47,6 +47,27 @@ pub(crate) fn time(at: Timestamp, now: Timestamp) -> String {
 /// The end of an id, enough to tell it from the ones near it.
 pub(crate) fn short(id: &str) -> &str {
     id.get(id.len().saturating_sub(6)..).unwrap_or(id)
+}
+
+/// What is wrong with a coded body, in a sentence.
+pub(crate) fn coding_flaw(flaw: CodingFlaw) -> &'static str {
+    match flaw {
+        CodingFlaw::Bomb => "It swells beyond all measure, so decoding stopped.",
+        CodingFlaw::Corrupt => "It is not what its content coding says; this came before.",
+        CodingFlaw::Truncated => "It ends before its content coding does.",
+        CodingFlaw::Trailing => "More follows behind the end of its content coding.",
+        CodingFlaw::Unsupported => "Its content coding is not known: shown as it was sent.",
+        CodingFlaw::Window => "It needs a larger window than HTTP allows, so it was not decoded.",
+    }
+}
+
+/// How many events there were, and what was wrong with them.
+pub(crate) fn events(count: u64, flaw: Option<EventsFlaw>) -> String {
+    match flaw {
+        None => count.to_string(),
+        Some(EventsFlaw::Oversized) => format!("{count}, and others that are too long"),
+        Some(EventsFlaw::Unfinished) => format!("{count}, and an unfinished one"),
+    }
 }
 
 /// How it ended, in words.

@@ -1,7 +1,7 @@
 //! The data plane: everything between an accepted connection and the records it leaves behind.
 //!
 //! `net` is all that waits; `proto` turns bytes into messages and back without I/O; `policy` says
-//! what passes; `cert` makes certificates. This crate knows nothing of SQL, HTML, the jail,
+//! what passes; `inspect` reads bodies beside the wire; `cert` makes certificates. This crate knows nothing of SQL, HTML, the jail,
 //! options or environment.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -12,6 +12,7 @@ pub mod resolve;
 mod cert;
 mod engine;
 mod error;
+mod inspect;
 mod limits;
 mod net;
 mod policy;

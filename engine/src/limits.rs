@@ -34,6 +34,17 @@ pub(crate) const BODY_INLINE_BYTES_MAX: usize = 1024 * 1024;
 /// connection with a large body gathers one.
 pub(crate) const SIDE_PIECE_BYTES: usize = 64 * 1024;
 
+/// An event of an event stream, in bytes: one that is longer is skipped and told as oversized. The
+/// longest that were seen carry images in base64.
+pub(crate) const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What the buffers of an event stream keep between events, in bytes: the usual event.
+pub(crate) const EVENT_BYTES_KEPT: usize = 16 * 1024;
+
+/// Coded content that has passed and is not decoded yet, in bytes, for one body. Beyond it the
+/// sender waits: decoding gives way to traffic, yet nothing leaves unseen.
+pub(crate) const UNDECODED_BYTES_MAX: usize = 256 * 1024;
+
 /// Interim (1xx) responses before one final one.
 pub(crate) const INTERIM_MAX: usize = 32;
 

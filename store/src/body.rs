@@ -9,13 +9,18 @@ use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::object::Object;
-use crate::record::{Body, Field, Hash, Kept};
+use crate::record::{Body, Decoded, Field, Hash, Kept};
 
 impl<'a> Body<'a> {
     /// A body kept whole in the record.
     pub fn inline(bytes: impl Into<Cow<'a, [u8]>>) -> Self {
         let bytes = bytes.into();
-        Self { bytes: bytes.len() as u64, blake3: Hash::of(&bytes), kept: Kept::Inline(bytes) }
+        Self {
+            bytes: bytes.len() as u64,
+            blake3: Hash::of(&bytes),
+            kept: Kept::Inline(bytes),
+            decoded: None,
+        }
     }
 
     /// The body of a message that has none.
@@ -41,7 +46,7 @@ impl<'a> Field<'a> {
 
 /// Appends a body. Bodies are most of what is written, so they go straight into the line.
 pub(crate) fn push_body(out: &mut Vec<u8>, body: &Body<'_>) {
-    let Body { bytes, blake3, kept } = body;
+    let Body { bytes, blake3, kept, decoded } = body;
     let mut object = Object::begin(out);
     object.number("bytes", *bytes);
     object.hash("blake3", *blake3);
@@ -59,6 +64,9 @@ pub(crate) fn push_body(out: &mut Vec<u8>, body: &Body<'_>) {
                 object.hash("kept_blake3", *kept);
             }
         }
+    }
+    if let Some(decoded) = decoded {
+        object.serialized("decoded", decoded);
     }
     object.end();
 }
@@ -80,6 +88,7 @@ struct BodyForm {
     #[serde(default)]
     file: bool,
     kept_blake3: Option<Hash>,
+    decoded: Option<Decoded>,
 }
 
 impl BodyForm {
@@ -93,7 +102,7 @@ impl BodyForm {
             },
             _ => return Err("a body has one of text, base64 and file".to_owned()),
         };
-        Ok(Body { bytes: self.bytes, blake3: self.blake3, kept })
+        Ok(Body { bytes: self.bytes, blake3: self.blake3, kept, decoded: self.decoded })
     }
 }
 

@@ -87,6 +87,8 @@ fn push_response(object: &mut Object<'_>, response: &Response<'_>) {
         head,
         body,
         trailers,
+        events,
+        events_flaw,
         timings,
         upgraded,
     } = response;
@@ -112,6 +114,10 @@ fn push_response(object: &mut Object<'_>, response: &Response<'_>) {
         head.end();
     }
     push_trailers(object, trailers);
+    object.optional_number("events", *events);
+    if let Some(flaw) = events_flaw {
+        object.serialized("events_flaw", flaw);
+    }
     let Timings { dns_us, connect_us, tls_us, first_byte_us, total_us } = timings;
     let mut timings = Object::begin(object.member("timings"));
     timings.optional_number("dns_us", *dns_us);
@@ -189,10 +195,11 @@ mod tests {
         "error":"it \"broke\"","by_gate":true,
         "interim":[{"version":"HTTP/1.1","status":103,"reason":"","fields":[["A","b"]]}],
         "head":{"version":"HTTP/1.1","status":200,"reason":"O\u00ffK","fields":[["A","b"]]},
-        "trailers":[["T","u"]],
+        "trailers":[["T","u"]],"events":3,"events_flaw":"unfinished",
         "timings":{"dns_us":1,"connect_us":2,"tls_us":3,"first_byte_us":4,"total_us":5},
         "upgraded":{"sent":1,"received":2},
-        "body":{"bytes":9,"blake3":"BLAKE3","kept":4,"file":true,"kept_blake3":"KEPT"}}"#,
+        "body":{"bytes":9,"blake3":"BLAKE3","kept":4,"file":true,"kept_blake3":"KEPT",
+        "decoded":{"codings":["br","gzip"],"bytes":7,"flaw":"truncated"}}}"#,
         r#"{"v":1,"type":"response","id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","run":"01ARZ3NDEKTSV4RRFFQ69G5FAW",
         "at":"2026-11-24T01:02:03.000000Z","outcome":"complete","timings":{"total_us":5},
         "body":{"bytes":0,"blake3":"BLAKE3","text":""}}"#,

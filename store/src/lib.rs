@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod content_coding;
 pub mod host;
 pub mod journal;
 pub mod layout;
@@ -21,6 +22,7 @@ pub mod rows;
 mod body;
 mod budget;
 mod channel;
+mod decoded;
 mod disk;
 mod encode;
 mod error;
@@ -35,6 +37,7 @@ mod store;
 mod values;
 mod writer;
 
+pub use decoded::DecodedBody;
 pub use error::Error;
 pub use host::HostName;
 pub use layout::Layout;

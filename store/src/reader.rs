@@ -7,11 +7,13 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::de::DeserializeOwned;
 
+use crate::content_coding::codings;
+use crate::decoded::DecodedBody;
 use crate::error::Error;
 use crate::index::{blob, open_read_only};
 use crate::journal::{Day, Position, read_line};
 use crate::layout::Layout;
-use crate::record::{Body, Id, Kept, Record, Timestamp};
+use crate::record::{Body, Field, Id, Kept, Record, Timestamp};
 use crate::rows::{Exchange, ExchangeRow, Filter, RunRow};
 
 /// An open index and the journal it speaks of. One for each thread.
@@ -127,6 +129,23 @@ impl Reader {
                 Ok(Box::new(file))
             }
         }
+    }
+
+    /// The same without its content codings; none for a body that has none. `fields` are those of
+    /// its head.
+    ///
+    /// # Errors
+    /// When its side file cannot be opened.
+    pub fn decoded(
+        &self,
+        body: &Body<'_>,
+        fields: &[Field<'_>],
+    ) -> Result<Option<DecodedBody<Box<dyn Read>>>, Error> {
+        let codings = codings(fields.iter().map(|field| (&*field.name, &*field.value)));
+        if codings.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(DecodedBody::new(&codings, self.body(body)?)))
     }
 
     fn record(&self, position: Option<Position>) -> Result<Option<Record<'static>>, Error> {

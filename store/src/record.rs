@@ -259,11 +259,27 @@ pub struct Response<'a> {
     /// Trailer fields of a chunked body.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trailers: Vec<Field<'a>>,
+    /// How many events an event stream held; absent for other bodies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// What was wrong with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_flaw: Option<EventsFlaw>,
     /// Where the time went.
     pub timings: Timings,
     /// Bytes after an upgrade (101) or CONNECT-like switch, client to origin and back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgraded: Option<Transferred>,
+}
+
+/// What is wrong with an event stream (WHATWG HTML, section 9.2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventsFlaw {
+    /// An event was too long to be read, and is not counted.
+    Oversized,
+    /// It ended within an event, which a client drops.
+    Unfinished,
 }
 
 /// Bytes of a raw two-way relay.
@@ -330,7 +346,8 @@ pub struct Timings {
 ///
 /// Written as `{"bytes":N,"blake3":"…","text":"…"}` (or `"base64"` when not UTF-8). A body in a
 /// side file has `"file":true` instead (`bodies/<blake3>`); one cut at the capture bound has
-/// `"kept":M`, and a side file is then named by the hash of what was kept, in `"kept_blake3"`.
+/// `"kept":M`, and a side file is then named by the hash of what was kept, in `"kept_blake3"`. One
+/// under content codings has `"decoded"`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Body<'a> {
     /// Length on the wire after transfer decoding, in bytes.
@@ -339,6 +356,39 @@ pub struct Body<'a> {
     pub blake3: Hash,
     /// What was kept of it.
     pub kept: Kept<'a>,
+    /// What its content codings hid, if it has any.
+    pub decoded: Option<Decoded>,
+}
+
+/// A body without its content codings, as it was read beside the wire: only facts, since the
+/// bytes can be had from what was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decoded {
+    /// As the head names them, in lower case and without `identity`: the last was applied last.
+    pub codings: Vec<String>,
+    /// How many bytes came out, up to the flaw if there is one.
+    pub bytes: u64,
+    /// What was wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flaw: Option<CodingFlaw>,
+}
+
+/// What is wrong with a coded body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CodingFlaw {
+    /// It swells beyond the bounds of [`crate::content_coding`].
+    Bomb,
+    /// It is not what its coding says.
+    Corrupt,
+    /// It ends too early.
+    Truncated,
+    /// More follows behind its end.
+    Trailing,
+    /// A coding is not known, or there are too many.
+    Unsupported,
+    /// It needs a larger window than HTTP allows (RFC 9659).
+    Window,
 }
 
 /// What was kept of a body.

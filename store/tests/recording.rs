@@ -201,7 +201,12 @@ fn side_files_stand_before_their_record_and_once_a_content() {
             recorder.reserve_blocking(piece.len()).unwrap().piece(&file, piece.to_vec());
         }
         file.finish(blake3);
-        let body = Body { bytes: 300_000, blake3, kept: Kept::File { bytes: 300_000, blake3 } };
+        let body = Body {
+            bytes: 300_000,
+            blake3,
+            kept: Kept::File { bytes: 300_000, blake3 },
+            decoded: None,
+        };
         let record = Record::Request(request(Id::new(), Id::new(), body));
         recorder.reserve_blocking(0).unwrap().record_with_receipt(&record).wait().unwrap();
         assert_eq!(std::fs::read(layout.body_path(blake3)).unwrap(), content);

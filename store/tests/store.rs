@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use agent_gate_store::journal::Lines;
 use agent_gate_store::record::{
-    Body, Field, Hash, Kept, Mode, Outcome, Refused, RefusedBy, Request, RequestHead, Response,
-    ResponseHead, Run, RunEnd, Timings, Transferred, Tunnel,
+    Body, CodingFlaw, Decoded, EventsFlaw, Field, Hash, Kept, Mode, Outcome, Refused, RefusedBy,
+    Request, RequestHead, Response, ResponseHead, Run, RunEnd, Timings, Transferred, Tunnel,
 };
 use agent_gate_store::{
     Error, Filter, Id, Layout, Options, Reader, Record, Store, Timestamp, reindex,
@@ -95,6 +95,8 @@ fn response(id: Id, run: Id, body: Body<'_>) -> Record<'_> {
         }),
         body,
         trailers: vec![Field::new("x-sum", &b"1"[..])],
+        events: None,
+        events_flaw: None,
         timings: Timings { total_us: 34, ..Timings::default() },
         upgraded: None,
     })
@@ -353,7 +355,7 @@ fn a_long_body_goes_to_a_side_file() {
     recorder.reserve_blocking(1).unwrap().piece(&abandoned, vec![1]);
     drop(abandoned);
     let kept = Kept::File { bytes: content.len() as u64, blake3: hash };
-    let body = Body { bytes: content.len() as u64, blake3: hash, kept };
+    let body = Body { bytes: content.len() as u64, blake3: hash, kept, decoded: None };
     let id = Id::new();
     write(&store, &request(id, Id::new(), body));
     store.close().unwrap();
@@ -367,6 +369,58 @@ fn a_long_body_goes_to_a_side_file() {
     assert!(read == content);
     let names: Vec<_> = std::fs::read_dir(place.layout.bodies_dir()).unwrap().collect();
     assert_eq!(names.len(), 1);
+}
+
+#[test]
+fn a_coded_body_is_read_decoded() {
+    let place = place();
+    let store = open(&place);
+    let plain: Vec<u8> = (0..200_000_u32).flat_map(|n| format!("{n},").into_bytes()).collect();
+    let coded = zstd::bulk::compress(&plain, 1).unwrap();
+    let codings = vec!["zstd".to_owned()];
+    let whole = Decoded { codings: codings.clone(), bytes: plain.len() as u64, flaw: None };
+    let cut = Decoded { codings, bytes: 9, flaw: Some(CodingFlaw::Truncated) };
+    let (id, run) = (Id::new(), Id::new());
+    let file = store.recorder().side_file();
+    store.recorder().reserve_blocking(coded.len()).unwrap().piece(&file, coded.clone());
+    file.finish(Hash::of(&coded));
+    let (bytes, blake3) = (coded.len() as u64, Hash::of(&coded));
+    let kept = Kept::File { bytes, blake3 };
+    let in_file = Body { bytes, blake3, kept, decoded: Some(whole) };
+    let inline = Body { decoded: Some(cut), ..Body::inline(&coded[..coded.len() / 2]) };
+    write(&store, &request(id, run, in_file.clone()));
+    let Record::Response(mut answer) = response(id, run, inline.clone()) else { unreachable!() };
+    answer.events = Some(3);
+    answer.events_flaw = Some(EventsFlaw::Unfinished);
+    write(&store, &Record::Response(answer));
+    store.close().unwrap();
+
+    let reader = Reader::open(&place.layout).unwrap();
+    let found = reader.exchange(id).unwrap().unwrap();
+    let (Some(Record::Request(request)), Some(Record::Response(response))) =
+        (found.request, found.response)
+    else {
+        panic!("not both records")
+    };
+    assert_eq!((&request.body, &response.body), (&in_file, &inline));
+    assert_eq!((response.events, response.events_flaw), (Some(3), Some(EventsFlaw::Unfinished)));
+
+    let fields = [Field::new("Content-Encoding", &b"zstd"[..])];
+    let mut body = reader.decoded(&request.body, &fields).unwrap().expect("a coding");
+    let mut read = Vec::new();
+    body.read_to_end(&mut read).unwrap();
+    assert!(read == plain && body.flaw().is_none());
+    let mut body = reader.decoded(&response.body, &fields).unwrap().expect("a coding");
+    let mut read = Vec::new();
+    body.read_to_end(&mut read).unwrap();
+    assert!(read.len() > 100_000 && plain.starts_with(&read), "{}", read.len());
+    assert_eq!(body.flaw(), Some(CodingFlaw::Truncated));
+    // As much as is wanted, and no more.
+    let mut start = vec![0; 1000];
+    let mut body = reader.decoded(&request.body, &fields).unwrap().expect("a coding");
+    body.read_exact(&mut start).unwrap();
+    assert_eq!(start, plain[..1000]);
+    assert!(reader.decoded(&request.body, &[]).unwrap().is_none());
 }
 
 #[cfg(unix)]

@@ -10,6 +10,7 @@
 //! | [`framing`] | every way in which HTTP/1.1 says where a message ends, and what comes before and after |
 //! | [`odd_requests`] | pipelined, byte by byte, very long, and what could be smuggled |
 //! | [`streams`] | server-sent events arrive one by one |
+//! | [`codings`] | gzip, deflate, br and zstd, sound and flawed: passed as they are, read decoded |
 //! | [`big_bodies`] | a gigabyte each way while the gate's memory stays flat |
 //! | [`policy`] | denylist, allowlist, passthrough, and addresses the gate does not dial |
 //! | [`faults`] | names, certificates, and either side gone in mid-body |
@@ -31,6 +32,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod big_bodies;
+mod codings;
 mod command;
 mod curl;
 mod disk;

@@ -92,6 +92,9 @@ fn put_end(out: &mut Html, response: &Response<'_>) {
     if let Some(error) = &response.error {
         put_fact(out, "Error", error);
     }
+    if let Some(count) = response.events {
+        put_fact(out, "Events", &words::events(count, response.events_flaw));
+    }
     put_fact(out, "Took", &words::duration(response.timings.total_us));
     let steps = steps(&response.timings);
     if !steps.is_empty() {

@@ -1,7 +1,7 @@
 //! Bodies: readable on the page within a bound, exact as a download.
 
 use agent_gate_store::Id;
-use agent_gate_store::record::{Body, Field, Request};
+use agent_gate_store::record::{Body, CodingFlaw, Decoded, Field, Request, RequestHead};
 
 use crate::support::{Fixture, content_type, request};
 
@@ -9,8 +9,8 @@ use crate::support::{Fixture, content_type, request};
 fn bodies_are_shown_in_their_most_readable_form() {
     let fixture = Fixture::new();
     let run = fixture.run("claude");
-    let gzip = vec![
-        Field::new("content-encoding", &b"gzip"[..]),
+    let unknown = vec![
+        Field::new("content-encoding", &b"compress"[..]),
         Field::new("content-type", &b"application/json"[..]),
     ];
     let stream = "event: delta\ndata: {\"text\":\ndata: \"hé\"}\n\ndata: cut";
@@ -27,7 +27,7 @@ fn bodies_are_shown_in_their_most_readable_form() {
             stream.as_bytes(),
             &["<b>&quot;text&quot;</b>: &quot;hé&quot;", "<b>message</b> <em>unfinished</em>"],
         ),
-        (gzip, b"\x1f\x8b\x08", &["Encoded (gzip)"]),
+        (unknown, b"\x1f\x9d\xff", &["is not known", "(compress)", "1f 9d ff"]),
         (
             content_type("image/png"),
             b"\x89PNG\0<b>",
@@ -47,6 +47,94 @@ fn bodies_are_shown_in_their_most_readable_form() {
     }
 }
 
+/// What the gate records of a coded body.
+fn coded(coding: &str, wire: &[u8], bytes: usize, flaw: Option<CodingFlaw>) -> Body<'static> {
+    let decoded = Decoded { codings: vec![coding.to_owned()], bytes: bytes as u64, flaw };
+    Body { decoded: Some(decoded), ..Body::inline(wire.to_vec()) }
+}
+
+#[test]
+fn a_coded_body_is_shown_decoded() {
+    let fixture = Fixture::new();
+    let run = fixture.run("claude");
+    let fields = |kind: &str| {
+        let coding = Field::new("Content-Encoding", &b"zstd"[..]);
+        [vec![coding], content_type(kind)].concat()
+    };
+    let plain = br#"{"a":1,"b":"<i>"}"#;
+    let wire = zstd::bulk::compress(plain, 3).unwrap();
+    let request = Request { body: coded("zstd", &wire, 17, None), ..request(run) };
+    let head = RequestHead { fields: fields("application/json"), ..request.head.clone() };
+    let request = Request { head, ..request };
+    let stream = zstd::bulk::compress(b"event: tick\ndata: 1\n\n", 3).unwrap();
+    let answer = coded("zstd", &stream, 22, None);
+    fixture.exchange(&request, fields("text/event-stream"), answer);
+    let page = fixture.page(&format!("/exchange/{}", request.id));
+    for text in [
+        "Decoded · 17 B",
+        "{\n  <b>&quot;a&quot;</b>: <i>1</i>",
+        "&quot;&lt;i&gt;&quot;",
+        "<b>tick</b>",
+        &format!("href=\"/body/{}/request\">raw bytes", request.id),
+        &format!("href=\"/body/{}/response/decoded\">decoded bytes", request.id),
+    ] {
+        assert!(page.contains(text), "{text} not in {page}");
+    }
+    let reply = fixture.get(&format!("/body/{}/request", request.id));
+    assert_eq!(reply.body, wire);
+    let reply = fixture.get(&format!("/body/{}/request/decoded", request.id));
+    assert_eq!(reply.body, plain);
+    assert_eq!(reply.field("Content-Type"), Some("application/octet-stream"));
+    assert!(reply.field("Content-Security-Policy").is_some());
+    let disposition = format!("attachment; filename=\"{}-request-decoded.bin\"", request.id);
+    assert_eq!(reply.field("Content-Disposition"), Some(disposition.as_str()));
+}
+
+#[test]
+fn what_is_wrong_with_a_coded_body_is_said() {
+    let fixture = Fixture::new();
+    let run = fixture.run("claude");
+    let mut noise = 1_u32;
+    let long: String = std::iter::repeat_with(|| {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        format!("{noise:x} ")
+    })
+    .take(100_000)
+    .collect();
+    let whole = zstd::bulk::compress(long.as_bytes(), 1).unwrap();
+    let half = &whole[..whole.len() / 2];
+    let size = long.len();
+    let bomb = Some(CodingFlaw::Bomb);
+    let cut = Some(CodingFlaw::Truncated);
+    for (body, expected, has_download) in [
+        (coded("zstd", &whole, size, None), "Shown: the first 262 KB of ", true),
+        (coded("zstd", half, size / 2, cut), "It ends before", false),
+        (coded("zstd", &whole, 4 << 20, bomb), "decoding stopped", false),
+        (coded("zstd", b"not zstd", 0, Some(CodingFlaw::Corrupt)), "is not what", false),
+        // A record of before there was decoding.
+        (Body::inline(whole.clone()), "Shown: the first 262 KB.", false),
+        (Body::inline(half.to_vec()), "Shown: the first 262 KB.", false),
+        (Body::inline(&half[..7]), "It ends before", false),
+        // Cut at the capture bound: not a flaw.
+        (
+            Body { bytes: whole.len() as u64, ..coded("zstd", half, size, None) },
+            "were kept (the capture bound)",
+            false,
+        ),
+    ] {
+        let request = request(run);
+        let fields = vec![Field::new("content-encoding", &b"zstd"[..])];
+        let is_bound = body.bytes > body.kept_bytes();
+        fixture.exchange(&request, fields, body);
+        let page = fixture.page(&format!("/exchange/{}", request.id));
+        assert!(page.contains(expected), "{expected} not in {page:.4000}");
+        assert!(!is_bound || !page.contains("It ends before"), "{page:.4000}");
+        let target = format!("/body/{}/response/decoded", request.id);
+        assert_eq!(page.contains(&target), has_download, "{expected}");
+        assert_eq!(fixture.get(&target).status, if has_download { 200 } else { 404 });
+    }
+}
+
 #[test]
 fn any_bytes_under_any_type_make_a_page() {
     let fixture = Fixture::new();
@@ -62,6 +150,13 @@ fn any_bytes_under_any_type_make_a_page() {
         let request = request(run);
         fixture.exchange(&request, content_type(kind), Body::inline(bytes.clone()));
         fixture.page(&format!("/exchange/{}", request.id));
+        for coding in ["gzip", "deflate", "br", "zstd", "br, gzip"] {
+            let request = Request { id: Id::new(), ..request.clone() };
+            let mut fields = content_type(kind);
+            fields.push(Field::new("Content-Encoding", coding.as_bytes()));
+            fixture.exchange(&request, fields, Body::inline(bytes.clone()));
+            fixture.page(&format!("/exchange/{}", request.id));
+        }
         let reply = fixture.get(&format!("/body/{}/response", request.id));
         assert_eq!(reply.body, bytes, "{kind}");
     }

@@ -94,7 +94,7 @@ impl Fixture {
         let blake3 = Hash::of(bytes);
         file.finish(blake3);
         let bytes = bytes.len() as u64;
-        Body { bytes, blake3, kept: Kept::File { bytes, blake3 } }
+        Body { bytes, blake3, kept: Kept::File { bytes, blake3 }, decoded: None }
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
@@ -232,6 +232,8 @@ pub(crate) fn response<'a>(
         }),
         body,
         trailers: Vec::new(),
+        events: None,
+        events_flaw: None,
         timings: Timings { total_us: 312_000, ..Timings::default() },
         upgraded: None,
     }

@@ -133,6 +133,7 @@ impl Capture {
                 bytes: self.bytes,
                 blake3: Hash(*blake3::hash(&self.memory).as_bytes()),
                 kept: Kept::Inline((&self.memory[..]).into()),
+                decoded: None,
             },
             Some(large) => {
                 let blake3 = Hash(*large.hasher.finalize().as_bytes());
@@ -140,7 +141,7 @@ impl Capture {
                     bytes: large.file_bytes,
                     blake3: large.file_hash.unwrap_or(blake3),
                 };
-                Body { bytes: self.bytes, blake3, kept }
+                Body { bytes: self.bytes, blake3, kept, decoded: None }
             }
         }
     }

@@ -4,6 +4,7 @@
 //! dropped half-way while its connection lives on: see [`socket`].
 
 mod answer;
+mod beside;
 mod capture;
 mod connect;
 mod connection;

@@ -10,10 +10,12 @@ use std::time::Instant;
 use agent_gate_store::record::{self, Outcome, Record, Timings, Transferred};
 use agent_gate_store::{Id, Stopped, Timestamp};
 
+use super::beside::Beside;
 use super::capture::Capture;
 use super::door::{Door, Target};
 use super::flow::{Flow, micros};
 use super::upstream::DialTimes;
+use crate::inspect::Inspector;
 
 /// What is told of a request.
 pub(super) struct RequestObserver<'a> {
@@ -31,6 +33,8 @@ pub(super) struct RequestObserver<'a> {
     head: record::RequestHead<'a>,
     trailers: Vec<record::Field<'static>>,
     capture: Capture,
+    beside: Beside,
+    decoded: Option<record::Decoded>,
     recorded: bool,
 }
 
@@ -43,6 +47,8 @@ impl<'a> RequestObserver<'a> {
         head: record::RequestHead<'a>,
         begun: (Timestamp, Instant),
     ) -> Self {
+        let fields = head.fields.iter().map(|field| (&*field.name, &*field.value));
+        let inspector = Inspector::of_request(fields);
         Self {
             id: Id::new(),
             target,
@@ -54,6 +60,8 @@ impl<'a> RequestObserver<'a> {
             head,
             trailers: Vec::new(),
             capture: flow.worker.capture(),
+            beside: Beside::new(inspector),
+            decoded: None,
             recorded: false,
         }
     }
@@ -66,11 +74,18 @@ impl<'a> RequestObserver<'a> {
     /// The next piece of the body, transfer coding removed.
     pub(super) fn piece(&mut self, content: &[u8]) {
         self.capture.push(content);
+        self.beside.piece(content);
     }
 
-    /// Makes room after pieces; waits while the recorder is busy.
+    /// Makes room after pieces; waits while the recorder is busy, or too much is to be decoded.
     pub(super) async fn keep_up(&mut self) -> Result<(), Stopped> {
+        self.beside.keep_up().await;
         if self.capture.is_full() { self.capture.spill().await } else { Ok(()) }
+    }
+
+    /// Waits for more to arrive, reading what has passed in the meantime.
+    pub(super) async fn while_waiting<T>(&mut self, arrival: impl Future<Output = T>) -> T {
+        self.beside.while_waiting(arrival).await
     }
 
     /// The trailer fields.
@@ -82,6 +97,9 @@ impl<'a> RequestObserver<'a> {
     pub(super) async fn end(&mut self, complete: bool) -> Result<(), Stopped> {
         if self.recorded {
             return Ok(());
+        }
+        if let Some(summary) = self.beside.finish().await {
+            self.decoded = summary.decoded;
         }
         self.capture.settle().await?;
         let bytes = head_bytes(&self.head) + self.capture.memory_bytes();
@@ -116,7 +134,7 @@ impl<'a> RequestObserver<'a> {
             address: self.address,
             tls: self.door.record_tls(),
             head: std::mem::replace(&mut self.head, none),
-            body: self.capture.body(),
+            body: record::Body { decoded: self.decoded.take(), ..self.capture.body() },
             trailers: std::mem::take(&mut self.trailers),
             complete,
             duration_us: micros(self.started.elapsed()),
@@ -133,6 +151,7 @@ fn head_bytes(head: &record::RequestHead<'_>) -> usize {
 /// What is told of a response.
 pub(super) struct ResponseObserver {
     capture: Capture,
+    beside: Beside,
     first_byte: Option<Instant>,
 }
 
@@ -158,7 +177,7 @@ pub(super) struct ResponseEnd<'a> {
 
 impl ResponseObserver {
     pub(super) fn new(capture: Capture) -> Self {
-        Self { capture, first_byte: None }
+        Self { capture, beside: Beside::new(None), first_byte: None }
     }
 
     /// Something of it has arrived.
@@ -171,6 +190,11 @@ impl ResponseObserver {
         self.first_byte.is_some()
     }
 
+    /// The fields of the final head, by name and value.
+    pub(super) fn head<'a>(&mut self, fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone) {
+        self.beside = Beside::new(Inspector::of_response(fields));
+    }
+
     /// How long the body will be, where the head says so.
     pub(super) fn expect(&mut self, bytes: u64) {
         self.capture.expect(bytes);
@@ -179,17 +203,26 @@ impl ResponseObserver {
     /// The next piece of the body, transfer coding removed.
     pub(super) fn piece(&mut self, content: &[u8]) {
         self.capture.push(content);
+        self.beside.piece(content);
     }
 
-    /// Makes room after pieces; waits while the recorder is busy.
+    /// Makes room after pieces; waits while the recorder is busy, or too much is to be decoded.
     pub(super) async fn keep_up(&mut self) -> Result<(), Stopped> {
+        self.beside.keep_up().await;
         if self.capture.is_full() { self.capture.spill().await } else { Ok(()) }
+    }
+
+    /// Waits for more to arrive, reading what has passed in the meantime.
+    pub(super) async fn while_waiting<T>(&mut self, arrival: impl Future<Output = T>) -> T {
+        self.beside.while_waiting(arrival).await
     }
 
     /// The exchange is over, well or not. Writes its record, if need be when recording works
     /// again.
     pub(super) async fn end(&mut self, request: &RequestObserver<'_>, end: ResponseEnd<'_>) {
         let flow = request.flow;
+        let total_us = micros(request.started.elapsed());
+        let summary = self.beside.finish().await.unwrap_or_default();
         while self.capture.settle().await.is_err() {
             if !flow.worker.wait_for_recording().await {
                 return;
@@ -198,7 +231,7 @@ impl ResponseObserver {
         let since_start = |at: Instant| micros(at.saturating_duration_since(request.started));
         let mut timings = Timings {
             first_byte_us: self.first_byte.map(since_start),
-            total_us: micros(request.started.elapsed()),
+            total_us,
             ..Timings::default()
         };
         end.times.enter(&mut timings);
@@ -212,8 +245,13 @@ impl ResponseObserver {
             by_gate: end.by_gate.is_some(),
             interim: end.interim,
             head: end.head,
-            body: end.by_gate.map_or_else(|| self.capture.body(), whole_body),
+            body: match end.by_gate {
+                Some(bytes) => whole_body(bytes),
+                None => record::Body { decoded: summary.decoded, ..self.capture.body() },
+            },
             trailers: end.trailers,
+            events: summary.events.filter(|_| end.by_gate.is_none()),
+            events_flaw: summary.events_flaw.filter(|_| end.by_gate.is_none()),
             timings,
             upgraded: end.upgraded,
         });
@@ -226,5 +264,6 @@ fn whole_body(bytes: &[u8]) -> record::Body<'_> {
         bytes: bytes.len() as u64,
         blake3: record::Hash(*blake3::hash(bytes).as_bytes()),
         kept: record::Kept::Inline(bytes.into()),
+        decoded: None,
     }
 }

@@ -133,9 +133,9 @@ impl<'a> RequestSide<'a> {
         self.observer.end_at_last(self.is_complete()).await;
     }
 
-    async fn arrive(&self, reader: &mut Reader) -> Result<(), SendError> {
+    async fn arrive(&mut self, reader: &mut Reader) -> Result<(), SendError> {
         let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "closed in mid-request");
-        match reader.fill().await {
+        match self.observer.while_waiting(reader.fill()).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(SendError::ClientGone(gone())),
             Err(e) => Err(SendError::ClientGone(e)),

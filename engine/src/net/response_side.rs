@@ -80,6 +80,7 @@ impl ResponseSide {
                 .map_err(|e| ReceiveError::OriginBroken(e.to_string()));
             let upgraded = head.status == 101;
             let keeps_alive = head.head.keeps_alive();
+            self.observer.head(head.head.fields());
             self.head = Some(head);
             let end = self.receive_body(framing?, reader, writer).await?;
             return Ok(match end {
@@ -151,8 +152,8 @@ impl ResponseSide {
         self.observer.keep_up().await.map_err(ReceiveError::Stopped)
     }
 
-    async fn arrive(&self, reader: &mut Reader, place: &str) -> Result<(), ReceiveError> {
-        match reader.fill().await {
+    async fn arrive(&mut self, reader: &mut Reader, place: &str) -> Result<(), ReceiveError> {
+        match self.observer.while_waiting(reader.fill()).await {
             Ok(true) => Ok(()),
             Ok(false) => {
                 Err(ReceiveError::OriginGone(format!("the origin closed the connection {place}")))
@@ -163,8 +164,8 @@ impl ResponseSide {
         }
     }
 
-    async fn more_until_close(&self, reader: &mut Reader) -> Result<bool, ReceiveError> {
-        reader.fill().await.map_err(|e| {
+    async fn more_until_close(&mut self, reader: &mut Reader) -> Result<bool, ReceiveError> {
+        self.observer.while_waiting(reader.fill()).await.map_err(|e| {
             ReceiveError::OriginGone(format!(
                 "the connection to the origin failed in mid-body: {e}"
             ))

@@ -33,7 +33,7 @@ pub(crate) struct Head {
 
 impl Head {
     /// Names and values in order.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         self.fields.iter().map(|(name, value)| {
             // httparse lets only token characters through, which are ASCII.
             let name = std::str::from_utf8(self.slice(name)).unwrap_or_default();

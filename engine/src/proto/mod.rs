@@ -6,3 +6,4 @@ pub(crate) mod client_hello;
 pub(crate) mod dns;
 pub(crate) mod framing;
 pub(crate) mod head;
+pub(crate) mod sse;

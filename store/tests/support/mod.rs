@@ -170,6 +170,8 @@ pub(crate) fn response(id: Id, run: Id, body: Body<'static>) -> Response<'static
         }),
         body,
         trailers: Vec::new(),
+        events: None,
+        events_flaw: None,
         timings: Timings { first_byte_us: Some(800), total_us: 1200, ..Timings::default() },
         upgraded: None,
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod as_user;
 pub(crate) mod bench;
+pub(crate) mod coding;
 pub(crate) mod content;
 pub(crate) mod http;
 pub(crate) mod journal;

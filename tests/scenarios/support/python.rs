@@ -1,4 +1,4 @@
-//! A Python with `requests` and `httpx`: the one that `AGENT_GATE_TEST_PYTHON` names, else a
+//! A Python with `requests`, `httpx` and what they decode with: the one that `AGENT_GATE_TEST_PYTHON` names, else a
 //! virtual environment made once below the build folder.
 
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use nix::fcntl::{Flock, FlockArg};
 
-const PACKAGES: [&str; 2] = ["requests", "httpx"];
+const PACKAGES: [&str; 4] = ["requests", "httpx", "brotli", "zstandard"];
 
 /// Path of the interpreter. Panics, and says what to do, when there is none to be had.
 pub(crate) fn interpreter() -> &'static str {

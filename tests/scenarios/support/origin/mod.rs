@@ -6,6 +6,7 @@
 
 mod answer;
 mod authority;
+mod coded;
 mod git;
 mod log;
 mod routes;

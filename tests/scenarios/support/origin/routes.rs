@@ -9,6 +9,8 @@
 //! | `/status?code=` | that status |
 //! | `/upload` | what arrived: length and hash |
 //! | `/interim`, `/trailers`, `/gzip` | 103 before 200; chunked with trailers; a gzip coded body |
+//! | `/coded?as=&of=&n=&flaw=&called=` | a body under the codings of a list, sound or not |
+//! | `/coded-sse?as=&n=&steps=` | events under a coding, each flushed |
 //! | `/abort?after=&frame=`, `/reset?after=` | broken off in mid-body, by an end or a reset |
 //! | `/vanish`, `/garbage` | no answer at all; one that is not HTTP |
 //! | `/early` | 413 before the request's body is read |
@@ -23,7 +25,7 @@ use std::time::Duration;
 use super::answer::Answer;
 use super::log::{Seen, value};
 use super::wire::{Fault, Framing, Head, Wire};
-use super::{Shared, git};
+use super::{Shared, coded, git};
 use crate::support::content::{Content, NOISE_PIECE, Noise};
 
 /// Reads one request and answers it; false when the connection ends with it.
@@ -139,6 +141,8 @@ fn respond(seen: &Seen, answer: &mut Answer<'_>, shared: &Shared) -> io::Result<
             let coded = stored_gzip(b"{\"plain\":\"text under a content coding\"}\n");
             answer.whole(200, &[("Content-Encoding", "gzip")], &coded)?;
         }
+        "/coded" => coded::body(seen, answer)?,
+        "/coded-sse" => coded::events(seen, answer, shared)?,
         "/abort" => return abort(seen, answer),
         "/reset" => {
             answer.head(200, &[("Content-Length", "1000000")])?;
@@ -305,6 +309,6 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-fn usize_of(n: u64) -> usize {
+pub(super) fn usize_of(n: u64) -> usize {
     usize::try_from(n).expect("64 bits")
 }
