@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent_gate_engine::Driver;
+use agent_gate_engine::Limits as EngineLimits;
 use agent_gate_store::Layout;
 use anyhow::{Context, anyhow};
 use serde::de::{Deserialize, Deserializer, Error as _};
@@ -72,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) allowlist: Allowlist,
     /// `[storage]`
     pub(crate) storage: Storage,
+    /// `[limits]`
+    pub(crate) limits: Limits,
 }
 
 /// Where the gate listens, always on loopback.
@@ -156,6 +159,77 @@ impl Default for Storage {
     }
 }
 
+/// What bounds connections, time and memory.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Client connections open at once, as far as descriptors allow.
+    #[serde(deserialize_with = "connections")]
+    pub(crate) connections_max: usize,
+    /// And of one run.
+    #[serde(deserialize_with = "connections")]
+    pub(crate) connections_per_run_max: usize,
+    /// A client's first bytes and its TLS handshake.
+    #[serde(rename = "handshake_seconds", deserialize_with = "up_to_an_hour")]
+    pub(crate) handshake: Duration,
+    /// A request's head that has begun.
+    #[serde(rename = "head_seconds", deserialize_with = "up_to_an_hour")]
+    pub(crate) head: Duration,
+    /// A client's connection without a request.
+    #[serde(rename = "idle_seconds", deserialize_with = "up_to_a_week")]
+    pub(crate) idle: Duration,
+    /// One attempt to connect to an origin.
+    #[serde(rename = "connect_seconds", deserialize_with = "up_to_an_hour")]
+    pub(crate) connect: Duration,
+    /// From a request's end to the head of its answer; 0 for as long as it takes.
+    #[serde(rename = "first_byte_seconds", deserialize_with = "none_or_up_to_a_week")]
+    pub(crate) first_byte: Option<Duration>,
+    /// A request's head, in bytes.
+    #[serde(deserialize_with = "head_bytes_max")]
+    pub(crate) head_bytes_max: usize,
+    /// A request's field lines.
+    #[serde(deserialize_with = "fields_max")]
+    pub(crate) fields_max: usize,
+    /// Bodies held in memory over all connections, in bytes.
+    #[serde(deserialize_with = "memory_bytes_max")]
+    pub(crate) memory_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let limits = EngineLimits::default();
+        Self {
+            connections_max: limits.connections_max,
+            connections_per_run_max: limits.connections_per_run_max,
+            handshake: limits.handshake_time_max,
+            head: limits.head_time_max,
+            idle: limits.idle_time_max,
+            connect: limits.connect_time_max,
+            first_byte: limits.first_byte_time_max,
+            head_bytes_max: limits.head_bytes_max,
+            fields_max: limits.fields_max,
+            memory_bytes_max: limits.memory_bytes_max,
+        }
+    }
+}
+
+impl From<&Limits> for EngineLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            connections_max: limits.connections_max,
+            connections_per_run_max: limits.connections_per_run_max,
+            handshake_time_max: limits.handshake,
+            head_time_max: limits.head,
+            idle_time_max: limits.idle,
+            connect_time_max: limits.connect,
+            first_byte_time_max: limits.first_byte,
+            head_bytes_max: limits.head_bytes_max,
+            fields_max: limits.fields_max,
+            memory_bytes_max: limits.memory_bytes_max,
+        }
+    }
+}
+
 impl Settings {
     /// Reads the file; a missing one says nothing.
     ///
@@ -210,6 +284,41 @@ fn queue_bytes_max<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, 
     bounded(deserializer, 1 << 20..=1 << 36).and_then(to_usize)
 }
 
+fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    bounded(deserializer, 1..=1 << 20).and_then(to_usize)
+}
+
+fn up_to_an_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 1..=3600).map(Duration::from_secs)
+}
+
+fn up_to_a_week<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 1..=WEEK_SECONDS).map(Duration::from_secs)
+}
+
+fn none_or_up_to_a_week<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let seconds = bounded(deserializer, 0..=WEEK_SECONDS)?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+const WEEK_SECONDS: u64 = 7 * 24 * 60 * 60;
+
+/// At least what any client's head takes; at most what the parser reads.
+fn head_bytes_max<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    bounded(deserializer, 1024..=EngineLimits::HEAD_BYTES_MOST as u64).and_then(to_usize)
+}
+
+fn fields_max<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    bounded(deserializer, 16..=EngineLimits::FIELDS_MOST as u64).and_then(to_usize)
+}
+
+/// At least 1 MiB, so that a body that stays in its record always fits.
+fn memory_bytes_max<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    bounded(deserializer, 1 << 20..=1 << 40).and_then(to_usize)
+}
+
 fn driver<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Driver, D::Error> {
     match String::deserialize(deserializer)?.as_str() {
         "auto" => Ok(Driver::Auto),
@@ -248,6 +357,9 @@ mod tests {
         assert_eq!((settings.ports.proxy, settings.ports.dashboard), (8888, 7878));
         assert_eq!(settings.gate.linger, Duration::from_secs(5));
         assert_eq!(settings.capture.body_bytes_max, 67_108_864);
+        assert_eq!(EngineLimits::from(&settings.limits), EngineLimits::default());
+        let said = Settings::parse("[limits]\nfirst_byte_seconds = 0\n").unwrap();
+        assert_eq!(said.limits.first_byte, None);
     }
 
     #[test]
@@ -256,7 +368,10 @@ mod tests {
             "[ports]\nproxy = 9000\ndashboard = 0\n\
              [gate]\nlinger_seconds = 0\nworkers = 2\ndriver = \"epoll\"\n\
              [capture]\nbody_bytes_max = 1\n[allowlist]\nenforce = true\n\
-             [storage]\nqueue_records_max = 100\nqueue_bytes_max = 1048576\n",
+             [storage]\nqueue_records_max = 100\nqueue_bytes_max = 1048576\n\
+             [limits]\nconnections_max = 7\nconnections_per_run_max = 3\nhandshake_seconds = 1\n\
+             head_seconds = 2\nidle_seconds = 3\nconnect_seconds = 4\nfirst_byte_seconds = 5\n\
+             head_bytes_max = 1024\nfields_max = 16\nmemory_bytes_max = 1048576\n",
         )
         .unwrap();
         assert_eq!(settings.ports, Ports { proxy: 9000, dashboard: 0 });
@@ -265,6 +380,22 @@ mod tests {
         assert_eq!(settings.capture.body_bytes_max, 1);
         assert!(settings.allowlist.enforce);
         assert_eq!(settings.storage.queue_records_max, 100);
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            EngineLimits::from(&settings.limits),
+            EngineLimits {
+                connections_max: 7,
+                connections_per_run_max: 3,
+                handshake_time_max: seconds(1),
+                head_time_max: seconds(2),
+                idle_time_max: seconds(3),
+                connect_time_max: seconds(4),
+                first_byte_time_max: Some(seconds(5)),
+                head_bytes_max: 1024,
+                fields_max: 16,
+                memory_bytes_max: 1 << 20,
+            }
+        );
     }
 
     #[test]
@@ -281,6 +412,15 @@ mod tests {
             ("# fine\n[allowlist]\nenforce = yes\n", 3, ""),
             ("[gate]\n[gate]\n", 2, ""),
             ("[storage]\nqueue_records_max = 1\n", 2, "out of range"),
+            ("[limits]\nconnections_max = 0\n", 2, "0 is out of range: 1 to "),
+            ("[limits]\n\nhead_seconds = 0\n", 3, "out of range"),
+            ("[limits]\nhandshake_seconds = 3601\n", 2, "out of range"),
+            ("[limits]\nidle_seconds = -1\n", 2, ""),
+            ("[limits]\nfirst_byte_seconds = 604801\n", 2, "out of range"),
+            ("[limits]\nhead_bytes_max = 262145\n", 2, "1024 to 262144"),
+            ("[limits]\nfields_max = 15\n", 2, "16 to 1024"),
+            ("[limits]\nmemory_bytes_max = 4096\n", 2, "out of range"),
+            ("[limits]\nconnect_second = 1\n", 2, "connect_second"),
         ] {
             let error = Settings::parse(text).unwrap_err();
             assert!(error.starts_with(&format!("{line}: ")), "{text:?}: {error}");

@@ -26,7 +26,10 @@ pub(crate) enum Case {
     Download,
     Beyond,
     Events,
+    PassedConnect,
+    PassedDownload,
     IdleMemory,
+    CrowdMemory,
     StreamMemory,
     DownloadMemory,
     UploadMemory,
@@ -45,7 +48,7 @@ const BODY_BYTES_MAX: u64 = 64 << 20;
 const BODY_BYTES_MAX_SMALL: u64 = 64 << 10;
 
 impl Case {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::KeepAlive,
         Self::Paced,
         Self::Connect,
@@ -54,7 +57,10 @@ impl Case {
         Self::Download,
         Self::Beyond,
         Self::Events,
+        Self::PassedConnect,
+        Self::PassedDownload,
         Self::IdleMemory,
+        Self::CrowdMemory,
         Self::StreamMemory,
         Self::DownloadMemory,
         Self::UploadMemory,
@@ -70,7 +76,10 @@ impl Case {
             Self::Download => "download 8 MB, 4 connections",
             Self::Beyond => "download 8 MB, beyond the capture bound",
             Self::Events => "200 event streams",
+            Self::PassedConnect => "passthrough tunnel: new connection + GET, 16 at once",
+            Self::PassedDownload => "passthrough tunnel: download 8 MB, 4 connections",
             Self::IdleMemory => "memory, 1,000 idle connections",
+            Self::CrowdMemory => "memory, 10,000 idle connections, or as many as files may be open",
             Self::StreamMemory => "memory, 1,000 open event streams",
             Self::DownloadMemory => "memory, 8 MB down on 100 connections",
             Self::UploadMemory => "memory, 8 MB up on 100 connections",
@@ -82,12 +91,21 @@ impl Case {
         if self == Self::Beyond { BODY_BYTES_MAX_SMALL } else { BODY_BYTES_MAX }
     }
 
+    /// Whether the relay and the gate pass TLS on unread, as for a host on the passthrough list.
+    pub(crate) fn passes_through(self) -> bool {
+        matches!(self, Self::PassedConnect | Self::PassedDownload)
+    }
+
     /// Whether it is about memory: then each process is a new one, there is one round, and the
     /// direct way has nothing to show.
     pub(crate) fn is_about_memory(self) -> bool {
         matches!(
             self,
-            Self::IdleMemory | Self::StreamMemory | Self::DownloadMemory | Self::UploadMemory
+            Self::IdleMemory
+                | Self::CrowdMemory
+                | Self::StreamMemory
+                | Self::DownloadMemory
+                | Self::UploadMemory
         )
     }
 
@@ -97,12 +115,14 @@ impl Case {
         match self {
             Self::KeepAlive => keep_alive(way, 16, of(500, 4)).await,
             Self::Paced => paced(way, 16, of(300, 4)).await,
-            Self::Connect => connect(way, of(16, 4), of(40, 2)).await,
+            Self::Connect | Self::PassedConnect => connect(way, of(16, 4), of(40, 2)).await,
             Self::Fresh => fresh(way, of(20, 2), of(25, 4)).await,
             Self::Post => post(way, of(8, 2), of(25, 2)).await,
-            Self::Download | Self::Beyond => download(way, of(4, 2), of(4, 1)).await,
+            Self::Download | Self::Beyond => download(way, of(4, 2), of(4, 1), "1.15 beyond").await,
+            Self::PassedDownload => download(way, of(4, 2), of(4, 1), "1.1").await,
             Self::Events => events(way, of(200, 8), of(100, 5)).await,
             Self::IdleMemory => memory::idle(way, of(1000, 20)).await,
+            Self::CrowdMemory => memory::idle(way, of(memory::crowd()?, 30)).await,
             Self::StreamMemory => memory::streams(way, of(1000, 20)).await,
             Self::DownloadMemory => memory::downloads(way, of(100, 4)).await,
             Self::UploadMemory => memory::uploads(way, of(100, 4)).await,
@@ -218,7 +238,12 @@ async fn post(way: &Way, connections: usize, each: usize) -> Result<Values> {
     Ok(per_byte(&block, bytes, ""))
 }
 
-async fn download(way: &Way, connections: usize, each: usize) -> Result<Values> {
+async fn download(
+    way: &Way,
+    connections: usize,
+    each: usize,
+    target: &'static str,
+) -> Result<Values> {
     let work = open(way, connections).await?.into_iter().map(|mut connection| async move {
         for _ in 0..each {
             let seed = fresh_seed();
@@ -228,7 +253,7 @@ async fn download(way: &Way, connections: usize, each: usize) -> Result<Values> 
     });
     let (done, block) = measured(way, work.collect()).await?;
     close(done).await;
-    Ok(per_byte(&block, (connections * each * LARGE_BYTES) as f64, "1.15 beyond"))
+    Ok(per_byte(&block, (connections * each * LARGE_BYTES) as f64, target))
 }
 
 async fn events(way: &Way, streams: usize, each: usize) -> Result<Values> {

@@ -2,13 +2,14 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use agent_gate_engine::{Config, Driver, Engine, Listener, RunSettings};
+use agent_gate_engine::{Config, Driver, Engine, Limits, Listener, RunSettings};
 use agent_gate_store::record::{self, Mode};
-use agent_gate_store::{HostLists, Id, Layout, Options, Record, Store, Timestamp};
+use agent_gate_store::{HostList, HostLists, Id, Layout, Options, Record, Store, Timestamp};
 use anyhow::{Context as _, Result};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use crate::authority::HOST;
 use crate::role::{self, Ready, Settings};
 
 /// Serves until the bench ends, then leaves nothing behind.
@@ -27,9 +28,14 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         authority_dir: layout.authority_dir().to_owned(),
         roots: Vec::new(),
         body_bytes_max: settings.body_bytes_max,
+        limits: Limits { connections_per_run_max: usize::MAX, ..Limits::default() },
         own_addresses: Vec::new(),
     };
-    let engine = Engine::start(config, HostLists::default(), store.recorder())?;
+    let mut lists = HostLists::default();
+    if settings.passes_through {
+        lists.pass = HostList::parse(HOST).context("the list of one host")?;
+    }
+    let engine = Engine::start(config, lists, store.recorder())?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let id = Id::new();

@@ -44,8 +44,7 @@ impl Journal {
         while requests < passed.exchanges || responses < passed.exchanges {
             let mut lines = Lines::from(&self.layout, self.place)?;
             while let Some(line) = lines.next_line()? {
-                self.place =
-                    Some((line.position.day, line.position.offset + line.position.length + 1));
+                self.pass(&line);
                 self.count(&line, &mut found, &mut requests, &mut responses)?;
             }
             if Instant::now() > deadline {
@@ -57,6 +56,38 @@ impl Journal {
         found.exchanges = requests;
         ensure!(found == passed, "the journal has {found:?} of {passed:?}");
         Ok(())
+    }
+
+    /// Waits until the journal tells of tunnels that passed unread with at least so many bytes; and
+    /// of nothing that was read.
+    pub(crate) fn check_passed_through(&mut self, passed: Passed) -> Result<()> {
+        let deadline = Instant::now() + RECORD_TIME_MAX;
+        let mut received = 0;
+        while received < passed.received {
+            let mut lines = Lines::from(&self.layout, self.place)?;
+            while let Some(line) = lines.next_line()? {
+                self.pass(&line);
+                match line.record(&self.layout)? {
+                    Record::Tunnel(tunnel) if tunnel.passthrough => {
+                        ensure!(tunnel.outcome == Outcome::Complete, "cut: {:?}", tunnel.error);
+                        received += tunnel.transferred.received;
+                    }
+                    Record::Run(_) => {}
+                    other => bail!("unexpected: {other:?}"),
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("of {passed:?} the journal has tunnels of {received} bytes");
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// The next look begins behind this line.
+    fn pass(&mut self, line: &Line) {
+        let place = line.position.offset + line.position.length + 1;
+        self.place = Some((line.position.day, place));
     }
 
     fn count(

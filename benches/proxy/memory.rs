@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use monoio::time::sleep;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::cases::{LARGE_BYTES, Values, all, open};
 use crate::client::{Connection, Way};
@@ -24,6 +25,15 @@ async fn base(way: &Way) -> Result<Memory> {
     memory(way.pid)
 }
 
+/// Ten thousand connections, or as many as a process may have that needs two descriptors each.
+pub(crate) fn crowd() -> Result<usize> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(usize::try_from(most.saturating_sub(OTHER_FILES) / 2)?.min(10_000))
+}
+
+/// What a process has open besides connections, with room to spare.
+const OTHER_FILES: u64 = 600;
+
 pub(crate) async fn idle(way: &Way, count: usize) -> Result<Values> {
     let base = base(way).await?;
     let connections = open(way, count).await?;
@@ -32,6 +42,7 @@ pub(crate) async fn idle(way: &Way, count: usize) -> Result<Values> {
     close(connections).await;
     Ok(vec![
         (Metric::new("KB per connection", Ratio::Plain, "22 KB"), kilobytes(grown, count)),
+        (Metric::new("connections", Ratio::Nothing, ""), count as f64),
         (Metric::new("MB before", Ratio::Nothing, ""), base.now as f64 / 1e6),
     ])
 }

@@ -1,5 +1,5 @@
-//! The floor: an interceptor that answers CONNECT, ends TLS on both sides and copies bytes. It
-//! parses nothing, keeps nothing and knows one origin.
+//! The floor: an interceptor that answers CONNECT, ends TLS on both sides and copies bytes, or lets
+//! TLS pass and only copies. It parses nothing, keeps nothing and knows one origin.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use futures_util::future::join;
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use monoio::io::{
+    AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable,
+};
 use monoio::net::{TcpListener, TcpStream};
 use rustls::{ClientConfig, ServerConfig};
 
@@ -17,8 +19,13 @@ use crate::role::{self, Ready, Settings};
 use crate::runtime;
 use crate::stream::{Reader, Stream, Writer};
 
+/// Bytes asked for by one plain read, at first and at most.
+const READ_BYTES_MIN: usize = 2 * 1024;
+const READ_BYTES_MAX: usize = 64 * 1024;
+
 struct Relay {
     origin: SocketAddr,
+    passes_through: bool,
     downstream: Arc<ServerConfig>,
     upstream: Arc<ClientConfig>,
 }
@@ -29,7 +36,8 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         settings.origin.as_ref().context("the relay needs an origin")?;
     let (downstream, authority) = authority::server()?;
     let upstream = authority::client(origin_authority, true)?;
-    let relay = Rc::new(Relay { origin: *origin, downstream, upstream });
+    let passes_through = settings.passes_through;
+    let relay = Rc::new(Relay { origin: *origin, passes_through, downstream, upstream });
     role::exit_at_end();
     runtime::block_on(settings.driver, async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -49,6 +57,9 @@ impl Relay {
     async fn serve(&self, tcp: TcpStream) -> io::Result<()> {
         tcp.set_nodelay(true)?;
         let tcp = answer_connect(tcp).await?;
+        if self.passes_through {
+            return self.pass_through(tcp).await;
+        }
         let down = Stream::accept(tcp, Arc::clone(&self.downstream)).await?;
         let tcp = TcpStream::connect_addr(self.origin).await?;
         tcp.set_nodelay(true)?;
@@ -56,6 +67,39 @@ impl Relay {
         let (sent, received) =
             join(copy(down.reader, up.writer), copy(up.reader, down.writer)).await;
         sent.and(received)
+    }
+
+    async fn pass_through(&self, down: TcpStream) -> io::Result<()> {
+        let up = TcpStream::connect_addr(self.origin).await?;
+        up.set_nodelay(true)?;
+        let ((down_read, down_write), (up_read, up_write)) = (down.into_split(), up.into_split());
+        let (sent, received) =
+            join(copy_plain(down_read, up_write), copy_plain(up_read, down_write)).await;
+        sent.and(received)
+    }
+}
+
+async fn copy_plain(
+    mut from: OwnedReadHalf<TcpStream>,
+    mut to: OwnedWriteHalf<TcpStream>,
+) -> io::Result<()> {
+    let (mut buffer, mut room) = (Vec::new(), READ_BYTES_MIN);
+    loop {
+        buffer.clear();
+        if buffer.capacity() < room {
+            buffer = Vec::with_capacity(room);
+        }
+        let (result, filled) = from.read(buffer).await;
+        let length = result?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        let (result, written) = to.write_all(filled).await;
+        result?;
+        buffer = written;
+        if length >= room {
+            room = (room * 4).min(READ_BYTES_MAX);
+        }
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// How much of a body the gate keeps.
     pub(crate) body_bytes_max: u64,
+    /// Whether TLS with the origin is let through unread.
+    pub(crate) passes_through: bool,
     /// Where the origin is, and whose certificates it has; the origin itself has neither.
     pub(crate) origin: Option<(SocketAddr, CertificateDer<'static>)>,
 }
@@ -77,7 +79,7 @@ pub(crate) struct Ready {
 
 /// Plays the role that the arguments name.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let [role, driver, workers, body_bytes_max, rest @ ..] = arguments else {
+    let [role, driver, workers, body_bytes_max, passes_through, rest @ ..] = arguments else {
         bail!("roles are started by the bench itself");
     };
     let origin = match rest {
@@ -88,6 +90,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         driver: driver.parse()?,
         workers: workers.parse()?,
         body_bytes_max: body_bytes_max.parse()?,
+        passes_through: passes_through.parse()?,
         origin,
     };
     allow_many_files()?;
@@ -141,6 +144,7 @@ impl Role {
         command
             .args([ARGUMENT, name, settings.driver.name()])
             .args([settings.workers.to_string(), settings.body_bytes_max.to_string()])
+            .arg(settings.passes_through.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0); // Ctrl-C ends the bench, and that ends the roles in order

@@ -57,6 +57,7 @@ struct Bench<'a> {
 struct Subject {
     way: Way,
     body_bytes_max: u64,
+    passes_through: bool,
     /// None for the direct way: the origin is everyone's.
     role: Option<Role>,
     journal: Option<Journal>,
@@ -64,8 +65,13 @@ struct Subject {
 
 impl<'a> Bench<'a> {
     fn new(options: &'a Options) -> Result<Self> {
-        let settings =
-            Settings { driver: options.driver, workers: 1, body_bytes_max: 0, origin: None };
+        let settings = Settings {
+            driver: options.driver,
+            workers: 1,
+            body_bytes_max: 0,
+            passes_through: false,
+            origin: None,
+        };
         Ok(Self { options, origin: Role::start("origin", &settings)? })
     }
 
@@ -79,7 +85,7 @@ impl<'a> Bench<'a> {
                     let subject = self.shared(kind, case, shared)?;
                     table.add(kind, self.run_once(case, subject)?);
                 } else if kind != Kind::Direct {
-                    let mut subject = self.start(kind, case.body_bytes_max())?;
+                    let mut subject = self.start(kind, case)?;
                     table.add(kind, self.run_once(case, &mut subject)?);
                     subject.end()?;
                 }
@@ -94,7 +100,12 @@ impl<'a> Bench<'a> {
             .with_context(|| subject.way.kind.name())?;
         let passed = subject.way.passed.take();
         if let Some(journal) = &mut subject.journal {
-            journal.check(passed).context("the gate's journal")?;
+            let checked = if subject.passes_through {
+                journal.check_passed_through(passed)
+            } else {
+                journal.check(passed)
+            };
+            checked.context("the gate's journal")?;
         }
         Ok(values)
     }
@@ -106,24 +117,29 @@ impl<'a> Bench<'a> {
         shared: &'s mut Vec<Subject>,
     ) -> Result<&'s mut Subject> {
         let bound = case.body_bytes_max();
-        let fits =
-            |s: &Subject| s.way.kind == kind && (kind != Kind::Gate || s.body_bytes_max == bound);
+        let fits = |s: &Subject| {
+            s.way.kind == kind
+                && (kind != Kind::Gate || s.body_bytes_max == bound)
+                && (kind == Kind::Direct || s.passes_through == case.passes_through())
+        };
         let at = match shared.iter().position(fits) {
             Some(at) => at,
             None => {
-                shared.push(self.start(kind, bound)?);
+                shared.push(self.start(kind, case)?);
                 shared.len() - 1
             }
         };
         Ok(&mut shared[at])
     }
 
-    fn start(&self, kind: Kind, body_bytes_max: u64) -> Result<Subject> {
+    fn start(&self, kind: Kind, case: Case) -> Result<Subject> {
+        let (body_bytes_max, passes_through) = (case.body_bytes_max(), case.passes_through());
         let origin = &self.origin.ready;
         let settings = Settings {
             driver: self.options.driver,
             workers: self.options.workers,
             body_bytes_max,
+            passes_through,
             origin: Some((origin.address, origin.authority.clone())),
         };
         let role = match kind {
@@ -132,15 +148,17 @@ impl<'a> Bench<'a> {
         };
         let served_by = role.as_ref().unwrap_or(&self.origin);
         let ready = &served_by.ready;
+        // What passes unread is the origin's own.
+        let authority = if passes_through { &origin.authority } else { &ready.authority };
         let way = Way {
             kind,
             address: ready.address,
-            tls: authority::client(&ready.authority, false)?,
+            tls: authority::client(authority, false)?,
             pid: served_by.pid(),
             passed: Rc::new(Cell::default()),
         };
         let journal = ready.data_dir.as_deref().map(|dir| Journal::of(dir, body_bytes_max));
-        Ok(Subject { way, body_bytes_max, role, journal })
+        Ok(Subject { way, body_bytes_max, passes_through, role, journal })
     }
 }
 

@@ -81,6 +81,7 @@ pub(crate) fn outcome(outcome: Outcome) -> &'static str {
         Outcome::OriginTlsFailed => "TLS with origin failed",
         Outcome::ClientTlsFailed => "TLS with client failed",
         Outcome::ClientClosedEarly => "client closed early",
+        Outcome::OriginSilent => "origin silent",
         Outcome::OriginBroken => "origin broke HTTP",
         Outcome::ClientBroken => "client broke HTTP",
         Outcome::AddressRefused => "address refused",
@@ -97,6 +98,8 @@ pub(crate) fn refused_by(by: RefusedBy) -> &'static str {
         RefusedBy::AddressRefused => "address refused",
         RefusedBy::UnknownProtocol => "unknown protocol",
         RefusedBy::BadRequest => "bad request",
+        RefusedBy::HeadTimeout => "head not in time",
+        RefusedBy::TooManyConnections => "too many connections",
         RefusedBy::RecordingStopped => "recording stopped",
     }
 }

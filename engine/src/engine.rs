@@ -15,9 +15,9 @@ use rustls_pki_types::CertificateDer;
 use crate::cert::authority::Authority;
 use crate::cert::leaf::Mint;
 use crate::limits::{DETACH_GRACE, IDLE_GRACE, STOP_GRACE};
-use crate::net::{self, DnsServer, Inbox, Resolver, Run, Shared};
+use crate::net::{self, Count, DnsServer, Inbox, Resolver, Run, Shared};
 use crate::policy::OwnAddresses;
-use crate::{Config, Driver, Error, Listener, RunSettings};
+use crate::{Config, Driver, Error, Limits, Listener, RunSettings};
 
 /// The running workers.
 pub struct Engine {
@@ -49,6 +49,8 @@ impl Engine {
             mint: Arc::new(mint),
             provider,
             body_bytes_max: config.body_bytes_max,
+            connections: Count::new(config.limits.connections_max),
+            limits: config.limits,
             failed: AtomicBool::new(false),
         });
         let (by_ring, workers) = start_workers(config.driver, config.workers.max(1), &shared)?;
@@ -78,7 +80,9 @@ impl Engine {
     /// When a socket or a given root cannot be used; nothing is served then.
     pub fn attach(&self, run: RunSettings, listeners: Vec<Listener>) -> Result<(), Error> {
         let id = run.id;
-        let run = Arc::new(Run::new(run, &self.roots, &self.shared.provider)?);
+        let connections_max = self.shared.limits.connections_per_run_max;
+        let run = Run::new(run, &self.roots, &self.shared.provider, connections_max)?;
+        let run = Arc::new(run);
         // First all that may fail.
         let mut shares = Vec::new();
         let mut udp = Vec::new();
@@ -124,6 +128,16 @@ impl Engine {
     /// Puts new lists in force, for connections and requests from now on.
     pub fn set_lists(&self, lists: HostLists) {
         self.shared.lists.store(Arc::new(lists));
+    }
+
+    /// Client connections that are open now, of all runs.
+    pub fn open_connections(&self) -> usize {
+        self.shared.connections.open()
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
     }
 
     /// Whether a worker has ended that was not told to: the gate must stop.

@@ -19,7 +19,7 @@ mod policy;
 mod proto;
 mod upstream_trust;
 
-pub use config::{Config, Driver, Listener, RunSettings};
+pub use config::{Config, Driver, Limits, Listener, RunSettings};
 pub use engine::Engine;
 pub use error::Error;
 pub use resolve::ResolveRule;

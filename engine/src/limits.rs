@@ -1,16 +1,44 @@
 //! Every bound of the data plane, with its unit and its reason.
+//!
+//! The first part holds what the user may set otherwise ([`crate::Limits`]); the rest is fixed.
 
 use std::time::Duration;
+
+/// Client connections open at once. Ten thousand streams of one swarm of agents are to fit four
+/// times over; the descriptors that the system grants are the tighter bound as a rule.
+pub(crate) const CONNECTIONS_MAX: usize = 65_536;
+
+/// And of one run, so that no single run can take all of them.
+pub(crate) const CONNECTIONS_PER_RUN_MAX: usize = 16_384;
+
+/// A client's first bytes after it has connected, and its TLS handshake. It runs over loopback, so
+/// only a client that is stopped or hostile needs this long.
+pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A request's head, from its first byte to its last: as servers have it. No client writes a head
+/// in more than a few pieces.
+pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A client's connection without a request. Origins close theirs long before (seconds to some
+/// minutes) and the client's is closed with it, so that this ends only what was forgotten.
+pub(crate) const CLIENT_IDLE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// One TCP connection attempt to one address.
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A request or response head, in bytes. Servers commonly allow 8–64 KiB; agents send cookies and
 /// tokens of several KiB, and nothing legitimate was seen near this.
 pub(crate) const HEAD_BYTES_MAX: usize = 256 * 1024;
 
-/// Field lines in a head or trailer section that are parsed without touching the heap.
-pub(crate) const FIELDS_INLINE: usize = 64;
-
 /// Field lines in a head at most.
 pub(crate) const FIELDS_MAX: usize = 1024;
+
+/// Bodies that are held in memory until their records are written, over all connections, in bytes:
+/// room for thousands of streams under way, and no more than a laptop can spare.
+pub(crate) const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Field lines in a head or trailer section that are parsed without touching the heap.
+pub(crate) const FIELDS_INLINE: usize = 64;
 
 /// A chunk-size line (size and extensions) or the trailer section of a chunked body, in bytes.
 pub(crate) const CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
@@ -53,12 +81,6 @@ pub(crate) const LEAVES_MAX: usize = 1024;
 
 /// After this a leaf is minted anew, well before it ends.
 pub(crate) const LEAF_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The client's TLS handshake, or its first bytes after a CONNECT.
-pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// One TCP connection attempt to one address.
-pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The next address is tried beside the pending one after this (RFC 8305, section 8).
 pub(crate) const CONNECT_STAGGER: Duration = Duration::from_millis(250);
@@ -122,8 +144,34 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through for those to close.
 pub(crate) const POOL_EXPIRY_PERIOD: Duration = Duration::from_secs(10);
 
-/// After an accept that failed for want of descriptors or memory, the next one waits this long.
-pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(20);
+/// How often flows are looked through for those that are overdue: every time limit of a client's
+/// connection may be exceeded by so much, and none costs a timer of its own.
+pub(crate) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// Descriptors that are not for connections: journal, index, side files, pages, control
+/// connections, the runs' listeners.
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 512;
+
+/// Descriptors of a connection: the client's socket and the origin's.
+pub(crate) const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+/// Connections over the limit that a worker tells so at once; those beyond it are closed without a
+/// word, since a flood must not take what it is denied.
+pub(crate) const TURNED_AWAY_AT_ONCE_MAX: usize = 64;
+
+/// How often a run's record says how many connections were turned away.
+pub(crate) const TURNED_AWAY_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the run has ended meanwhile.
+pub(crate) const TURNED_AWAY_STEP: Duration = Duration::from_millis(100);
+
+/// After an accept that failed for want of descriptors or memory, the next one waits this long, and
+/// twice as long each time up to the second: the kernel fails it at once, callers or none.
+pub(crate) const ACCEPT_RETRY: [Duration; 2] =
+    [Duration::from_millis(20), Duration::from_millis(640)];
+
+/// A worker that lacks descriptors says so in a record no more often than this.
+pub(crate) const SHORTAGE_PERIOD: Duration = Duration::from_secs(60);
 
 /// While recording has stopped, what is to be recorded is tried again this often.
 pub(crate) const RECORD_RETRY: Duration = Duration::from_millis(100);

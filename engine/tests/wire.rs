@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use agent_gate_engine::{Config, Driver, Engine, Listener, RunSettings};
+use agent_gate_engine::{Config, Driver, Engine, Limits, Listener, RunSettings};
 use agent_gate_store::record::{Kept, Mode, Outcome, Record, RefusedBy};
 use agent_gate_store::{Filter, HostLists, Id, Layout, Options, Reader, Store};
 
@@ -35,6 +35,7 @@ impl Bench {
             authority_dir: layout.authority_dir().to_owned(),
             roots: Vec::new(),
             body_bytes_max: 4 << 20,
+            limits: Limits::default(),
             own_addresses: Vec::new(),
         };
         let lists = HostLists::load(dir.path()).unwrap();

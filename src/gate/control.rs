@@ -15,6 +15,7 @@
 //!                                   ←   detached {exchanges}
 //! ```
 //!
+//! `status` may be asked after hello, and is answered by what the gate has to do just then.
 //! [`Reply::Refused`] may stand in for any answer and ends the conversation. A client whose
 //! connection closes before the answer to hello has met a gate that was ending, and starts over.
 
@@ -54,6 +55,8 @@ pub(crate) enum Request {
     },
     /// A run begins.
     Attach(Box<Attach>),
+    /// How much there is to do just now. May be asked again and again, before anything else.
+    Status,
     /// The run that attached by this connection is over.
     Detach {
         /// As a shell would say it.
@@ -76,6 +79,8 @@ pub(crate) enum Reply {
         /// The loopback port of the run's proxy, when the client handed in no listeners.
         proxy_port: Option<u16>,
     },
+    /// To status.
+    Status(Status),
     /// To detach: all of the run is on disk.
     Detached {
         /// Exchanges seen.
@@ -99,6 +104,17 @@ pub(crate) struct Hello {
     pub(crate) authority_pem: String,
     /// Where the pages are.
     pub(crate) dashboard: std::net::SocketAddr,
+}
+
+/// What the gate has to do, and may have to do, just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Client connections that are open.
+    pub(crate) connections: usize,
+    /// How many may be: as the settings say, or as far as descriptors go.
+    pub(crate) connections_max: usize,
+    /// And of one run.
+    pub(crate) connections_per_run_max: usize,
 }
 
 /// A run, as `agent-gate run` knows it.

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use agent_gate_dash::Server;
-use agent_gate_engine::{Engine, Listener};
+use agent_gate_engine::{Engine, Limits, Listener};
 use agent_gate_store::{HostLists, Layout, Options, Store, Timestamp};
 use anyhow::{Context, anyhow, bail};
 use nix::errno::Errno;
@@ -100,7 +100,7 @@ impl Gate {
         let (bell, rings) = Bell::new().context("pipe")?;
         bell::ring_for_signals(&bell, keep)?;
         umask(Mode::from_bits_truncate(0o077));
-        raise_descriptor_limit();
+        let descriptors = raise_descriptor_limit();
 
         let layout = config.create_layout()?;
         let lock = take_lock(&layout)?;
@@ -109,7 +109,8 @@ impl Gate {
         let pages_listener = ports::listen_near(config.settings.ports.dashboard)
             .context("no loopback port for the dashboard")?;
         let own = vec![pages_listener.local_addr().context("dashboard")?];
-        let engine = start_engine(config, &layout, now, &store, own)?;
+        let limits = connection_limits(config, descriptors);
+        let engine = start_engine(config, &layout, now, &store, (own, limits))?;
         let pages = Server::start(pages_listener, layout.clone(), Box::new(store.committed()))?;
         let listener = socket::bind(layout.control_socket())
             .with_context(|| format!("cannot listen on {}", layout.control_socket().display()))?;
@@ -320,7 +321,7 @@ fn start_engine(
     layout: &Layout,
     lists: HostLists,
     store: &Store,
-    own_addresses: Vec<SocketAddr>,
+    (own_addresses, limits): (Vec<SocketAddr>, Limits),
 ) -> anyhow::Result<Engine> {
     let gate = &config.settings.gate;
     let engine = agent_gate_engine::Config {
@@ -329,6 +330,7 @@ fn start_engine(
         authority_dir: layout.authority_dir().to_owned(),
         roots: system_roots(),
         body_bytes_max: config.settings.capture.body_bytes_max,
+        limits,
         own_addresses,
     };
     Ok(Engine::start(engine, lists, store.recorder())?)
@@ -350,14 +352,36 @@ fn system_roots() -> Vec<rustls_pki_types::CertificateDer<'static>> {
     loaded.certs
 }
 
-/// Each connection takes two descriptors, and the usual soft limit of 1024 is for `select`.
-fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        log(&format!("the limit of open files stays {soft}: {errno}"));
+/// Raises the limit of open files as far as the system lets us: the usual soft one of 1024 is for
+/// `select`. What it is then.
+fn raise_descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return u64::MAX };
+    if soft >= hard {
+        return soft;
     }
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(errno) => {
+            log(&format!("the limit of open files stays {soft}: {errno}"));
+            soft
+        }
+    }
+}
+
+/// The limits as the settings have them, less what so many descriptors cannot carry; that is told
+/// where somebody asked for more.
+fn connection_limits(config: &Config, descriptors: u64) -> Limits {
+    let wanted = Limits::from(&config.settings.limits);
+    let limits = wanted.within_descriptors(descriptors, workers(config.settings.gate.workers));
+    let asked_for = wanted.connections_max != Limits::default().connections_max;
+    if asked_for && limits.connections_max < wanted.connections_max {
+        log(&format!(
+            "connections_max is {}, not {}, and {} of one run: this user may have {descriptors} \
+             open files (ulimit -Hn)",
+            limits.connections_max, wanted.connections_max, limits.connections_per_run_max
+        ));
+    }
+    limits
 }
 
 fn take_in(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::control::{Attach, Connection, Error, Hello, Reply, Request, VERSION};
+use super::control::{Attach, Connection, Error, Hello, Reply, Request, Status, VERSION};
 use super::process::{Shared, log};
 use super::runs::{self, Attached};
 
@@ -31,12 +31,27 @@ fn converse(shared: &Shared, connection: &Connection, number: u64) -> Result<(),
     }
     connection.send(&Reply::Hello(hello(shared)), &[])?;
     connection.wait_at_most(None)?;
-    match connection.receive()? {
-        (Request::Attach(attach), sockets) => run(shared, connection, &attach, sockets),
-        (Request::Yield, _) => make_way(shared, connection, number),
-        (Request::Hello { .. } | Request::Detach { .. }, _) => {
+    let (request, sockets) = loop {
+        match connection.receive()? {
+            (Request::Status, _) => connection.send(&Reply::Status(status(shared)), &[])?,
+            other => break other,
+        }
+    };
+    match request {
+        Request::Attach(attach) => run(shared, connection, &attach, sockets),
+        Request::Yield => make_way(shared, connection, number),
+        Request::Hello { .. } | Request::Status | Request::Detach { .. } => {
             refuse(connection, &anyhow!("not now: neither attached nor a stranger"))
         }
+    }
+}
+
+fn status(shared: &Shared) -> Status {
+    let engine = shared.runs.engine();
+    Status {
+        connections: engine.open_connections(),
+        connections_max: engine.limits().connections_max,
+        connections_per_run_max: engine.limits().connections_per_run_max,
     }
 }
 

@@ -311,6 +311,8 @@ pub enum Outcome {
     ClientTlsFailed,
     /// The client finished TLS and closed without a byte: probably it does not trust the CA.
     ClientClosedEarly,
+    /// The origin did not begin to answer within the time that the settings give it.
+    OriginSilent,
     /// The origin broke the protocol.
     OriginBroken,
     /// The client broke the protocol.
@@ -480,6 +482,10 @@ pub enum RefusedBy {
     UnknownProtocol,
     /// The request breaks HTTP.
     BadRequest,
+    /// The request's head did not come to its end in time.
+    HeadTimeout,
+    /// The run, or all runs together, have as many connections open as they may.
+    TooManyConnections,
     /// Recording has stopped (disk full, …).
     RecordingStopped,
 }

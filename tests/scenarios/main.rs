@@ -13,6 +13,9 @@
 //! | [`codings`] | gzip, deflate, br and zstd, sound and flawed: passed as they are, read decoded |
 //! | [`big_bodies`] | a gigabyte each way while the gate's memory stays flat |
 //! | [`policy`] | denylist, allowlist, passthrough, and addresses the gate does not dial |
+//! | [`limits`] | time and number: what each limit ends, what it leaves alone, and what the record says |
+//! | [`crowds`] | slow, stuck and idle clients by the thousand, and the one client that does not notice |
+//! | [`adversarial_origin`] | an origin that cuts, resets, floods and lies at every place, and what is left of it |
 //! | [`faults`] | names, certificates, and either side gone in mid-body |
 //! | [`command`] | the jailed command's exit code, signals, input, output, folder and environment |
 //! | [`terminal`] | job control, Ctrl-C and window size in a shell on a pseudo-terminal |
@@ -31,9 +34,11 @@
 //! time, reaches the internet, or touches the real home folder.
 #![allow(clippy::unwrap_used)]
 
+mod adversarial_origin;
 mod big_bodies;
 mod codings;
 mod command;
+mod crowds;
 mod curl;
 mod disk;
 mod faults;
@@ -41,6 +46,7 @@ mod framing;
 mod gate_life;
 mod git;
 mod killed_gate;
+mod limits;
 mod no_namespaces;
 mod node;
 mod odd_requests;

@@ -18,6 +18,7 @@ pub(super) fn code(outcome: Outcome) -> &'static str {
         Outcome::Unreachable => "unreachable",
         Outcome::OriginTlsFailed => "origin_tls_failed",
         Outcome::OriginBroken => "origin_broken",
+        Outcome::OriginSilent => "origin_silent",
         Outcome::CutByOrigin => "cut_by_origin",
         Outcome::RecordingStopped => "recording_stopped",
         _ => "failed",
@@ -32,6 +33,8 @@ pub(super) fn refusal_code(by: RefusedBy) -> &'static str {
         RefusedBy::AddressRefused => "address_refused",
         RefusedBy::UnknownProtocol => "unknown_protocol",
         RefusedBy::BadRequest => "bad_request",
+        RefusedBy::HeadTimeout => "head_timeout",
+        RefusedBy::TooManyConnections => "too_many_connections",
         RefusedBy::RecordingStopped => "recording_stopped",
     }
 }
@@ -56,20 +59,29 @@ pub(super) fn refusal_detail(by: RefusedBy, target: &Target, why: &str) -> Strin
 }
 
 /// The answer to a request that is not allowed. Agents retry on many codes; the field says that
-/// it is of no use.
+/// it is of no use, where it is not.
 pub(super) fn refusal(by: RefusedBy, target: &Target, detail: &str) -> Answer {
     let status = match by {
         RefusedBy::BadRequest | RefusedBy::UnknownProtocol => 400,
-        RefusedBy::RecordingStopped => 503,
+        RefusedBy::HeadTimeout => 408,
+        RefusedBy::RecordingStopped | RefusedBy::TooManyConnections => 503,
         _ => 403,
     };
-    let fields = format!("X-Agent-Gate-Block: {}\r\nx-should-retry: false\r\n", refusal_code(by));
+    let retry = match by {
+        RefusedBy::HeadTimeout | RefusedBy::TooManyConnections => "",
+        _ => "x-should-retry: false\r\n",
+    };
+    let fields = format!("X-Agent-Gate-Block: {}\r\n{retry}", refusal_code(by));
     build(status, &fields, refusal_code(by), target, detail)
 }
 
 /// The answer to a request whose origin failed.
 pub(super) fn failure(outcome: Outcome, target: &Target, detail: &str) -> Answer {
-    let status = if outcome == Outcome::RecordingStopped { 503 } else { 502 };
+    let status = match outcome {
+        Outcome::RecordingStopped => 503,
+        Outcome::OriginSilent => 504,
+        _ => 502,
+    };
     let code = code(outcome);
     build(status, &format!("X-Agent-Gate-Error: {code}\r\n"), code, target, detail)
 }
@@ -88,7 +100,9 @@ fn build(status: u16, fields: &str, code: &str, target: &Target, detail: &str) -
     let reason = match status {
         400 => "Bad Request",
         403 => "Forbidden",
+        408 => "Request Timeout",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         _ => "Bad Gateway",
     };
     let bytes = format!(

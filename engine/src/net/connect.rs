@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use monoio::net::TcpStream;
@@ -13,19 +14,22 @@ use socket2::{Domain, Socket, Type};
 
 use super::sys;
 use super::worker::waits_by_ring;
-use crate::limits::{CONNECT_STAGGER, CONNECT_TIME_MAX};
+use crate::limits::CONNECT_STAGGER;
 
 type Attempt = Pin<Box<dyn Future<Output = (SocketAddr, io::Result<TcpStream>)>>>;
 
 /// Connects to the first of `addresses` that answers: each next one is tried when the one before
-/// has failed, or beside it when it is slow.
-pub(super) async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(SocketAddr, TcpStream)> {
+/// has failed, or beside it when it is slow. Each has `time_max`.
+pub(super) async fn connect_any(
+    addresses: &[SocketAddr],
+    time_max: Duration,
+) -> io::Result<(SocketAddr, TcpStream)> {
     let mut untried = interleaved(addresses).into_iter();
     let mut attempts: Vec<Attempt> = Vec::new();
     let mut last_error = io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
     loop {
         if let Some(address) = untried.next() {
-            attempts.push(Box::pin(async move { (address, connect(address).await) }));
+            attempts.push(Box::pin(async move { (address, connect(address, time_max).await) }));
         } else if attempts.is_empty() {
             return Err(last_error);
         }
@@ -86,7 +90,7 @@ fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 
 /// One attempt. It waits for writability rather than for the connect operation, because a wait
 /// may be dropped and the operation may not.
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+async fn connect(address: SocketAddr, time_max: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -95,7 +99,7 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
         _ => {}
     }
     let stream = TcpStream::from_std(socket.into())?;
-    timeout(CONNECT_TIME_MAX, stream.writable(true))
+    timeout(time_max, stream.writable(true))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer to the connection"))??;
     match getsockopt(&sys::borrow(&stream), sockopt::SocketError)? {

@@ -8,7 +8,6 @@ use std::time::Instant;
 use agent_gate_store::record::RefusedBy;
 use agent_gate_store::{HostName, Id, Timestamp};
 use monoio::net::TcpStream;
-use monoio::time::timeout;
 
 use super::answer::refusal_detail;
 use super::dns_server;
@@ -19,7 +18,6 @@ use super::run::Run;
 use super::stream::Stream;
 use super::tunnel;
 use super::worker::Worker;
-use crate::limits::HANDSHAKE_TIME_MAX;
 use crate::policy::Verdict;
 use crate::proto::head::RequestHead;
 
@@ -59,10 +57,21 @@ pub(super) async fn serve(
     flow.worker.flows.borrow_mut().insert(flow.id, flow.control.clone());
     match entrance {
         Entrance::Proxy => serve_proxy(&flow, stream).await,
-        Entrance::Transparent => serve_transparent(&flow, canonical(local), stream).await,
-        Entrance::Dns => dns_server::serve_tcp(&flow.run, stream).await,
+        Entrance::Transparent => {
+            let target = dialled(&flow.run, canonical(local));
+            open(&flow, target, stream).await;
+        }
+        Entrance::Dns => dns_server::serve_tcp(&flow, stream).await,
     }
     flow.worker.flows.borrow_mut().remove(&flow.id);
+}
+
+/// Whom a connection is for, as far as that is known before its first byte.
+pub(super) fn target_of(run: &Run, entrance: Entrance, stream: &TcpStream) -> Target {
+    match stream.local_addr() {
+        Ok(local) if entrance == Entrance::Transparent => dialled(run, canonical(local)),
+        _ => Target { host: exchanges::unknown_host(), port: 80 },
+    }
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -70,9 +79,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// The client believes it talks to the origin: the address it dialled says to which.
-async fn serve_transparent(flow: &Flow, dialled: SocketAddr, stream: Stream) {
-    let host = flow.run.names.name_of(dialled.ip()).unwrap_or_else(|| HostName::from(dialled.ip()));
-    open(flow, Target { host, port: dialled.port() }, stream).await;
+fn dialled(run: &Run, address: SocketAddr) -> Target {
+    let host = run.names.name_of(address.ip()).unwrap_or_else(|| HostName::from(address.ip()));
+    Target { host, port: address.port() }
 }
 
 /// Opens a tunnel to `target`, or ends the connection where nothing can be said.
@@ -86,10 +95,10 @@ async fn open(flow: &Flow, target: Target, stream: Stream) {
 /// On a transparent connection a refusal can be told in clear-text HTTP only; the tunnel reads
 /// such a request and refuses it by itself, so only TLS is left without a word.
 async fn refuse_silently(flow: &Flow, target: &Target, by: RefusedBy, mut stream: Stream) {
-    let first = timeout(HANDSHAKE_TIME_MAX, async {
+    let first = flow.control.alarm.until(flow.handshake_due(), async {
         while stream.reader.data().is_empty() && matches!(stream.reader.fill().await, Ok(true)) {}
     });
-    let speaks_tls = first.await.is_err() || stream.reader.data().first() == Some(&22);
+    let speaks_tls = first.await.is_none() || stream.reader.data().first() == Some(&22);
     if speaks_tls || stream.reader.data().is_empty() {
         flow.record_refused(target, None, by, &refusal_detail(by, target, "")).await;
         return stream.handle().abort();
@@ -100,17 +109,18 @@ async fn refuse_silently(flow: &Flow, target: &Target, by: RefusedBy, mut stream
 
 /// The client talks to a proxy: CONNECT, or requests in absolute form.
 async fn serve_proxy(flow: &Flow, mut stream: Stream) {
-    let Some(connect) = peek_connect(&mut stream).await else {
-        let door = Door { target: None, tls: None };
-        return exchanges::serve(flow, &door, &mut stream).await;
+    let door = Door { target: None, tls: None };
+    let (target, length) = match peek_connect(flow, &mut stream).await {
+        First::Connect(target, length) => (target, length),
+        First::Other => return exchanges::serve(flow, &door, &mut stream).await,
+        First::Half => return exchanges::give_up_head(flow, &door, &mut stream).await,
+        First::Nothing => return,
     };
-    let (target, length) = connect;
     stream.reader.consume(length);
     match target {
         Ok(target) => connect_to(flow, target, stream).await,
         Err(authority) => {
-            let unknown = HostName::parse("unknown.invalid").expect("a valid name");
-            let target = Target { host: unknown, port: 443 };
+            let target = Target { host: exchanges::unknown_host(), port: 443 };
             let detail = format!("malformed CONNECT target {authority:?}: HOST:PORT is wanted");
             let request = Some(format!("CONNECT {authority}"));
             flow.record_refused(&target, request, RefusedBy::BadRequest, &detail).await;
@@ -119,26 +129,47 @@ async fn serve_proxy(flow: &Flow, mut stream: Stream) {
     }
 }
 
-/// Reads a CONNECT head without consuming it: its target (or what should have been one) and its
-/// length. `None` for any other request, and for whatever is no request at all.
-async fn peek_connect(stream: &mut Stream) -> Option<(Result<Target, String>, usize)> {
-    let reading = async {
-        loop {
-            match RequestHead::parse(stream.reader.data()) {
-                Ok(Some((head, length))) if head.is_method("CONNECT") => {
-                    let authority = head.target().into_owned();
-                    return Some((Target::parse(&authority, None).ok_or(authority), length));
-                }
-                Ok(Some(_)) | Err(_) => return None,
-                Ok(None) => {
-                    if !matches!(stream.reader.fill().await, Ok(true)) {
-                        return None;
-                    }
+/// What a proxy's client begins with.
+enum First {
+    /// CONNECT: its target, or what should have been one, and the head's length.
+    Connect(Result<Target, String>, usize),
+    /// Any other request, or what is none.
+    Other,
+    /// A head that did not come to its end in time.
+    Half,
+    /// Nothing at all in time.
+    Nothing,
+}
+
+/// Reads a CONNECT head without consuming it.
+async fn peek_connect(flow: &Flow, stream: &mut Stream) -> First {
+    let alarm = &flow.control.alarm;
+    if alarm.until(flow.handshake_due(), stream.reader.fill()).await.is_none() {
+        return First::Nothing;
+    }
+    let limits = &flow.worker.shared.limits;
+    let due = Instant::now() + limits.head_time_max;
+    loop {
+        match RequestHead::parse(stream.reader.data()) {
+            Ok(Some((head, length)))
+                if head.is_method("CONNECT") && exchanges::is_within(&head, limits) =>
+            {
+                let authority = head.target().into_owned();
+                let target = Target::parse(&authority, None).ok_or(authority);
+                return First::Connect(target, length);
+            }
+            Ok(Some(_)) | Err(_) => return First::Other,
+            Ok(None) if stream.reader.data().len() > limits.head_bytes_max => return First::Other,
+            Ok(None) => {
+                let next_line = exchanges::next_line(&mut stream.reader, limits.head_bytes_max);
+                match alarm.until(due, next_line).await {
+                    Some(true) => {}
+                    Some(false) => return First::Other,
+                    None => return First::Half,
                 }
             }
         }
-    };
-    timeout(HANDSHAKE_TIME_MAX, reading).await.ok().flatten()
+    }
 }
 
 /// Whatever fields CONNECT carries, `Connection: close` among them, the tunnel stays open.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use agent_gate_store::{HostName, Id};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +15,7 @@ use nix::sys::socket::{
     sockopt,
 };
 
+use super::flow::Flow;
 use super::run::Run;
 use super::stream::Stream;
 use crate::limits::DNS_BYTES_MAX;
@@ -40,7 +42,8 @@ fn answer(run: &Run, message: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Answers questions over TCP until the client closes (RFC 7766).
-pub(super) async fn serve_tcp(run: &Run, mut stream: Stream) {
+pub(super) async fn serve_tcp(flow: &Flow, mut stream: Stream) {
+    let idle_max = flow.worker.shared.limits.idle_time_max;
     loop {
         let message = match stream.reader.data() {
             [high, low, rest @ ..] => {
@@ -53,13 +56,14 @@ pub(super) async fn serve_tcp(run: &Run, mut stream: Stream) {
             _ => None,
         };
         let Some(message) = message else {
-            match stream.reader.fill().await {
-                Ok(true) => continue,
+            let due = Instant::now() + idle_max;
+            match flow.control.alarm.until(due, stream.reader.fill()).await {
+                Some(Ok(true)) => continue,
                 _ => return,
             }
         };
         let length = message.len();
-        let Some(answer) = answer(run, message) else { return };
+        let Some(answer) = answer(&flow.run, message) else { return };
         stream.reader.consume(2 + length);
         let prefix = u16::try_from(answer.len()).unwrap_or_default().to_be_bytes();
         let staged = stream.writer.stage(&prefix).and_then(|()| stream.writer.stage(&answer));

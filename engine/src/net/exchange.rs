@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agent_gate_store::record::{Outcome, RefusedBy, Transferred};
 use agent_gate_store::{Stopped, Timestamp};
@@ -31,6 +31,8 @@ pub(super) enum After {
     Close,
     /// It is broken off, as the origin's was: the client must not take what it got for whole.
     Abort,
+    /// The same, where only a reset says so.
+    Reset,
 }
 
 /// A request whose head has been read and allowed.
@@ -131,6 +133,7 @@ impl Exchange<'_> {
             && self.request.is_replayable()
             && matches!(both.received, Some(Err(ReceiveError::OriginGone(_))))
             && !both.client_gone
+            && both.silent_for.is_none()
             && !self.flow.control.is_aborted()
     }
 
@@ -140,6 +143,11 @@ impl Exchange<'_> {
         let to_head = self.request.head.is_method("HEAD");
         let state = State::default();
         let control = &self.flow.control;
+        let first_byte_time_max = self.flow.worker.shared.limits.first_byte_time_max;
+        let answered = || {
+            state.answered.set(true);
+            control.alarm.calm();
+        };
         let Self { request, response, .. } = self;
         let upward = pin!(async {
             let sent = request.send(&mut down.reader, &mut up.writer).await;
@@ -147,11 +155,21 @@ impl Exchange<'_> {
             *state.sent.borrow_mut() = Some(sent);
             if watch {
                 control.set_stage(Stage::Waiting);
-                watch_client(&mut down.reader, &mut up.writer, &state).await;
+                let watching = watch_client(&mut down.reader, &mut up.writer, &state);
+                match first_byte_time_max.filter(|_| !state.answered.get()) {
+                    None => watching.await,
+                    Some(time)
+                        if control.alarm.until(Instant::now() + time, watching).await.is_none() =>
+                    {
+                        state.silent_for.set(Some(time));
+                    }
+                    Some(_) => {}
+                }
             }
         });
         let downward = pin!(async {
-            let received = response.receive(&mut up.reader, &mut down.writer, to_head).await;
+            let received =
+                response.receive(&mut up.reader, &mut down.writer, to_head, &answered).await;
             let watch = matches!(received, Ok(ReceiveEnd::Reusable));
             *state.received.borrow_mut() = Some(received);
             if watch {
@@ -171,6 +189,7 @@ impl Exchange<'_> {
             sent: state.sent.take(),
             received: state.received.take(),
             client_gone: state.client_gone.get(),
+            silent_for: state.silent_for.get(),
             half_closed: state.half_closed.get(),
         }
     }
@@ -212,7 +231,9 @@ impl Exchange<'_> {
         // An origin that closed the connection just as it was used again has not seen the
         // request, or has: the client alone knows whether to send it again, as it would without
         // a gate between. It sees the connection close, too.
-        let mirrored = up.origin == Origin::Kept && !self.response.observer.has_arrived();
+        let mirrored = up.origin == Origin::Kept
+            && !self.response.observer.has_arrived()
+            && both.silent_for.is_none();
         if ended.end.is_none() && !self.response.begun && !ended.client_gone && !mirrored {
             let given = ended.answer(self.request.observer.target);
             self.give(&given, down).await;
@@ -235,6 +256,8 @@ impl Exchange<'_> {
         up: Upstream,
     ) -> After {
         match end {
+            // In clear text, an end would be the end of the body.
+            None if self.response.ends_with_connection && down.tls().is_none() => After::Reset,
             None | Some(ReceiveEnd::BrokenOff | ReceiveEnd::Upgraded) => After::Abort,
             Some(ReceiveEnd::Reusable | ReceiveEnd::Last) if !self.request.is_complete() => {
                 linger(down).await;
@@ -300,6 +323,10 @@ struct State {
     client_gone: Cell<bool>,
     half_closed: Cell<bool>,
     origin_closed: Cell<bool>,
+    /// The head of the answer is there.
+    answered: Cell<bool>,
+    /// It did not come for so long that it is not waited for any more.
+    silent_for: Cell<Option<Duration>>,
 }
 
 /// After the request is sent: a client that goes away ends the exchange; one that only says it
@@ -365,7 +392,7 @@ impl State {
         if matches!(&*sent, Some(Err(SendError::ClientGone(_)))) {
             self.client_gone.set(true);
         }
-        failed || self.client_gone.get()
+        failed || self.client_gone.get() || self.silent_for.get().is_some()
     }
 }
 
@@ -374,6 +401,7 @@ struct BothWays {
     sent: Option<Result<(), SendError>>,
     received: Option<Result<ReceiveEnd, ReceiveError>>,
     client_gone: bool,
+    silent_for: Option<Duration>,
     half_closed: bool,
 }
 
@@ -440,9 +468,20 @@ impl BothWays {
             (_, Some(Err(ReceiveError::OriginGone(_)))) if self.client_gone || aborted => {
                 failed(Outcome::CutByClient, "the client went away".to_owned(), true)
             }
-            (_, Some(Err(ReceiveError::OriginGone(e)))) => {
-                failed(Outcome::CutByOrigin, e.clone(), false)
+            // Few clients end their side and still wait for an answer. The origin, which was told,
+            // did not give one.
+            (_, Some(Err(ReceiveError::OriginGone(_)))) if self.half_closed => {
+                let error = "the client ended its side, and then the origin ended the connection";
+                failed(Outcome::CutByClient, error.to_owned(), true)
             }
+            (_, Some(Err(ReceiveError::OriginGone(e)))) => match self.silent_for {
+                Some(time) => {
+                    let seconds = time.as_secs();
+                    let error = format!("no answer came within {seconds} s (first_byte_seconds)");
+                    failed(Outcome::OriginSilent, error, false)
+                }
+                None => failed(Outcome::CutByOrigin, e.clone(), false),
+            },
             (_, Some(Err(ReceiveError::OriginBroken(e)))) => {
                 failed(Outcome::OriginBroken, format!("the origin's answer is broken: {e}"), false)
             }

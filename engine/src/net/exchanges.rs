@@ -11,11 +11,12 @@ use super::door::{Door, Target};
 use super::exchange::{After, Opening, exchange};
 use super::flow::{Flow, Stage, TunnelEnd};
 use super::relay::linger;
-use super::stream::Stream;
+use super::stream::{Reader, Stream};
 use super::upstream::Upstream;
+use crate::Limits;
 use crate::policy::{Verdict, verdict};
 use crate::proto::framing::Framing;
-use crate::proto::head::{HeadError, RequestHead};
+use crate::proto::head::RequestHead;
 
 /// Serves exchanges until the connection ends.
 pub(super) async fn serve(flow: &Flow, door: &Door, down: &mut Stream) {
@@ -49,6 +50,10 @@ pub(super) async fn serve(flow: &Flow, door: &Door, down: &mut Stream) {
                 down.handle().abort();
                 return;
             }
+            After::Reset => {
+                down.handle().reset();
+                return;
+            }
         }
     }
     if let Some(upstream) = kept {
@@ -74,56 +79,144 @@ async fn next_head(
     if served > 0 {
         flow.control.set_stage(Stage::Idle);
     }
-    if down.reader.data().is_empty() && !wait_for_data(down, kept).await {
-        if served == 0 {
-            ended_without_request(flow, door).await;
+    if down.reader.data().is_empty() {
+        match wait_for_data(flow, down, kept).await {
+            Waited::Arrived => {}
+            Waited::ClientGone if served == 0 => {
+                ended_without_request(flow, door).await;
+                return None;
+            }
+            Waited::TooLong if served == 0 => {
+                let error = "nothing was asked in time, so the gate closed (idle_seconds)";
+                record_end(flow, door, Outcome::Complete, Some(error.to_owned())).await;
+                return None;
+            }
+            Waited::ClientGone | Waited::OriginGone | Waited::TooLong => return None,
         }
-        return None;
     }
     flow.control.set_stage(Stage::Sending);
     let begun = (Timestamp::now(), Instant::now());
+    let limits = &flow.worker.shared.limits;
+    let due = begun.1 + limits.head_time_max;
     loop {
         match RequestHead::parse(down.reader.data()) {
             Ok(Some((head, length))) => {
+                if !is_within(&head, limits) {
+                    let words = words_for_size(length, head.head.field_count(), limits);
+                    broken_head(flow, door, &words, down).await;
+                    return None;
+                }
                 down.reader.consume(length);
                 return Some((head, begun));
             }
-            Ok(None) => match down.reader.fill().await {
-                Ok(true) => {}
-                Ok(false) | Err(_) => {
-                    let error = "the client went away in mid-head".to_owned();
-                    record_end(flow, door, Outcome::CutByClient, Some(error)).await;
+            Ok(None) => {
+                let length = down.reader.data().len();
+                if length > limits.head_bytes_max {
+                    broken_head(flow, door, &words_for_size(length, 0, limits), down).await;
                     return None;
                 }
-            },
+                let next_line = next_line(&mut down.reader, limits.head_bytes_max);
+                match flow.control.alarm.until(due, next_line).await {
+                    Some(true) => {}
+                    Some(false) => {
+                        let error = "the client went away in mid-head".to_owned();
+                        record_end(flow, door, Outcome::CutByClient, Some(error)).await;
+                        return None;
+                    }
+                    None => {
+                        give_up_head(flow, door, down).await;
+                        return None;
+                    }
+                }
+            }
             Err(error) => {
-                broken_head(flow, door, &error, down).await;
+                broken_head(flow, door, &error.to_string(), down).await;
                 return None;
             }
         }
     }
 }
 
-/// Whether more arrives. An origin that closes the idle connection closes the client's with it,
-/// as it would without a gate between.
-async fn wait_for_data(down: &mut Stream, kept: &mut Option<Upstream>) -> bool {
-    let Some(upstream) = kept else { return matches!(down.reader.fill().await, Ok(true)) };
-    upstream.release();
-    let arrived = {
-        let client = std::pin::pin!(down.reader.fill());
-        let origin = std::pin::pin!(upstream.stream.reader.fill());
-        match select(client, origin).await {
-            Either::Left((arrived, _)) => Some(matches!(arrived, Ok(true))),
-            Either::Right(_) => None,
-        }
-    };
-    if let Some(arrived) = arrived {
-        return arrived;
+/// Whether a head is no larger than the settings allow.
+pub(super) fn is_within(head: &RequestHead, limits: &Limits) -> bool {
+    head.head.bytes.len() <= limits.head_bytes_max && head.head.field_count() <= limits.fields_max
+}
+
+fn words_for_size(bytes: usize, fields: usize, limits: &Limits) -> String {
+    if bytes > limits.head_bytes_max {
+        format!("its head has over {} bytes (head_bytes_max)", limits.head_bytes_max)
+    } else {
+        format!("its head has {fields} fields, over {} (fields_max)", limits.fields_max)
     }
-    *kept = None;
-    // A client that is gone needs no goodbye.
-    let _ = down.writer.finish().await;
-    false
+}
+
+/// Waits for the next end of a line, where alone a head can end: one that dribbles in byte by byte
+/// is not read anew for each. `false` when the client is gone, and no more than `bytes_max` is
+/// waited for.
+pub(super) async fn next_line(reader: &mut Reader, bytes_max: usize) -> bool {
+    let mut seen = reader.data().len();
+    while seen <= bytes_max {
+        if !matches!(reader.fill().await, Ok(true)) {
+            return false;
+        }
+        if reader.data()[seen..].contains(&b'\n') {
+            break;
+        }
+        seen = reader.data().len();
+    }
+    true
+}
+
+/// A head that has not come to its end in time: the client is told, in case it only is slow.
+pub(super) async fn give_up_head(flow: &Flow, door: &Door, down: &mut Stream) {
+    let unknown = Target { host: unknown_host(), port: 80 };
+    let target = door.target.as_ref().unwrap_or(&unknown);
+    let seconds = flow.worker.shared.limits.head_time_max.as_secs();
+    let detail = format!("the request's head was not whole within {seconds} s (head_seconds)");
+    flow.record_refused(target, None, RefusedBy::HeadTimeout, &detail).await;
+    give(RefusedBy::HeadTimeout, target, &detail, down).await;
+}
+
+/// What an idle connection came to.
+enum Waited {
+    /// The client sent something.
+    Arrived,
+    /// The client closed, or its connection broke.
+    ClientGone,
+    /// The origin closed.
+    OriginGone,
+    /// It idled for too long.
+    TooLong,
+}
+
+/// Waits for the client's next byte. An origin that closes the idle connection closes the
+/// client's with it, as it would without a gate between.
+async fn wait_for_data(flow: &Flow, down: &mut Stream, kept: &mut Option<Upstream>) -> Waited {
+    let due = Instant::now() + flow.worker.shared.limits.idle_time_max;
+    let alarm = &flow.control.alarm;
+    let of_client = |arrived: std::io::Result<bool>| match arrived {
+        Ok(true) => Waited::Arrived,
+        Ok(false) | Err(_) => Waited::ClientGone,
+    };
+    let waited = match kept {
+        None => alarm.until(due, down.reader.fill()).await.map(of_client),
+        Some(upstream) => {
+            upstream.release();
+            let client = std::pin::pin!(down.reader.fill());
+            let origin = std::pin::pin!(upstream.stream.reader.fill());
+            alarm.until(due, select(client, origin)).await.map(|first| match first {
+                Either::Left((arrived, _)) => of_client(arrived),
+                Either::Right(_) => Waited::OriginGone,
+            })
+        }
+    }
+    .unwrap_or(Waited::TooLong);
+    if matches!(waited, Waited::OriginGone | Waited::TooLong) {
+        *kept = None;
+        // A client that is gone needs no goodbye.
+        let _ = down.writer.finish().await;
+    }
+    waited
 }
 
 /// A client that finishes TLS and closes without a word most likely does not trust the CA
@@ -208,7 +301,8 @@ fn absolute_target(target: &str) -> Option<Target> {
     Target::parse(host, Some(80))
 }
 
-fn unknown_host() -> HostName {
+/// Stands where no host is known.
+pub(super) fn unknown_host() -> HostName {
     HostName::parse("unknown.invalid").expect("a valid name")
 }
 
@@ -231,7 +325,7 @@ async fn refuse(flow: &Flow, refusal: &Refusal, head: &RequestHead, down: &mut S
     give(*by, target, detail, down).await;
 }
 
-async fn broken_head(flow: &Flow, door: &Door, error: &HeadError, down: &mut Stream) {
+async fn broken_head(flow: &Flow, door: &Door, error: &str, down: &mut Stream) {
     let unknown = Target { host: unknown_host(), port: 80 };
     let target = door.target.as_ref().unwrap_or(&unknown);
     let detail = format!("malformed request: {error}");

@@ -9,6 +9,7 @@ use std::time::Instant;
 use agent_gate_store::record::{Outcome, Record, Refused, RefusedBy, Transferred, Tunnel};
 use agent_gate_store::{Id, Timestamp};
 
+use super::alarm::Alarm;
 use super::door::Target;
 use super::run::Run;
 use super::socket::Handle;
@@ -31,6 +32,8 @@ pub(super) struct FlowControl {
     downstream: Rc<Handle>,
     upstream: RefCell<Option<Rc<Handle>>>,
     stage: Cell<Stage>,
+    /// By when it is to be done with what it waits for.
+    pub(super) alarm: Alarm,
 }
 
 /// Where a flow is, as far as it matters when its run ends.
@@ -46,7 +49,13 @@ pub(super) enum Stage {
 
 impl FlowControl {
     pub(super) fn new(run: Id, downstream: Rc<Handle>) -> Self {
-        Self { run, downstream, upstream: RefCell::new(None), stage: Cell::new(Stage::Sending) }
+        Self {
+            run,
+            downstream,
+            upstream: RefCell::new(None),
+            stage: Cell::new(Stage::Sending),
+            alarm: Alarm::default(),
+        }
     }
 
     /// Names the upstream connection the flow uses now.
@@ -90,6 +99,11 @@ pub(super) struct TunnelEnd<'a> {
 }
 
 impl Flow {
+    /// By when a client that has just been let in is to have said what it wants.
+    pub(super) fn handshake_due(&self) -> Instant {
+        Instant::now() + self.worker.shared.limits.handshake_time_max
+    }
+
     /// Records a connection that was not read as exchanges.
     pub(super) async fn record_tunnel(&self, end: TunnelEnd<'_>) {
         let record = Record::Tunnel(Tunnel {

@@ -3,11 +3,13 @@
 //! `.await` lives in this folder alone. No future that reads, writes, accepts or connects is ever
 //! dropped half-way while its connection lives on: see [`socket`].
 
+mod alarm;
 mod answer;
 mod beside;
 mod capture;
 mod connect;
 mod connection;
+mod crowd;
 mod dns_server;
 mod door;
 mod exchange;
@@ -29,6 +31,7 @@ mod tunnel;
 mod upstream;
 mod worker;
 
+pub(crate) use crowd::Count;
 pub(crate) use dns_server::DnsServer;
 pub(crate) use resolver::Resolver;
 pub(crate) use run::Run;

@@ -66,13 +66,17 @@ impl Pool {
         self.count += 1;
     }
 
-    /// Closes what has idled too long; called now and then by the worker.
+    /// Closes them all.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Closes what has idled too long or what the origin has closed; called now and then by the
+    /// worker.
     pub(super) fn expire(&mut self) {
         let mut count = 0;
         self.idle.retain(|_, idle| {
-            while idle.front().is_some_and(|i| i.since.elapsed() > POOL_IDLE_MAX) {
-                idle.pop_front();
-            }
+            idle.retain_mut(|i| i.since.elapsed() <= POOL_IDLE_MAX && i.upstream.is_still_open());
             count += idle.len();
             !idle.is_empty()
         });

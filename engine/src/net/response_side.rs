@@ -46,6 +46,8 @@ pub(super) struct ResponseSide {
     pub(super) head: Option<ResponseHead>,
     /// Whether the client has got any of it.
     pub(super) begun: bool,
+    /// Whether only the connection's end says where the body ends.
+    pub(super) ends_with_connection: bool,
     /// Who keeps what passes.
     pub(super) observer: ResponseObserver,
     /// The trailer fields.
@@ -54,21 +56,30 @@ pub(super) struct ResponseSide {
 
 impl ResponseSide {
     pub(super) fn new(observer: ResponseObserver) -> Self {
-        Self { interim: Vec::new(), head: None, begun: false, observer, trailers: Vec::new() }
+        Self {
+            interim: Vec::new(),
+            head: None,
+            begun: false,
+            ends_with_connection: false,
+            observer,
+            trailers: Vec::new(),
+        }
     }
 
-    /// Receives it and hands it on. `to_head`: it answers a HEAD request.
+    /// Receives it and hands it on. `to_head`: it answers a HEAD request. `answered` is told when
+    /// its head is there.
     pub(super) async fn receive(
         &mut self,
         reader: &mut Reader,
         writer: &mut Writer,
         to_head: bool,
+        answered: &dyn Fn(),
     ) -> Result<ReceiveEnd, ReceiveError> {
         loop {
             let head = self.receive_head(reader).await?;
-            self.begun = true;
-            writer.stage(&head.head.bytes).map_err(ReceiveError::ClientGone)?;
             if head.is_interim() {
+                self.begun = true;
+                writer.stage(&head.head.bytes).map_err(ReceiveError::ClientGone)?;
                 writer.flush().await.map_err(ReceiveError::ClientGone)?;
                 self.interim.push(head);
                 if self.interim.len() > INTERIM_MAX {
@@ -76,13 +87,16 @@ impl ResponseSide {
                 }
                 continue;
             }
+            answered();
             let framing = Framing::of_response(&head, to_head)
-                .map_err(|e| ReceiveError::OriginBroken(e.to_string()));
+                .map_err(|e| ReceiveError::OriginBroken(e.to_string()))?;
+            self.begun = true;
+            writer.stage(&head.head.bytes).map_err(ReceiveError::ClientGone)?;
             let upgraded = head.status == 101;
             let keeps_alive = head.head.keeps_alive();
             self.observer.head(head.head.fields());
             self.head = Some(head);
-            let end = self.receive_body(framing?, reader, writer).await?;
+            let end = self.receive_body(framing, reader, writer).await?;
             return Ok(match end {
                 _ if upgraded => ReceiveEnd::Upgraded,
                 ReceiveEnd::Reusable if !keeps_alive => ReceiveEnd::Last,
@@ -116,6 +130,7 @@ impl ResponseSide {
             self.observer.expect(length);
         }
         let mut body = BodyReader::new(framing);
+        self.ends_with_connection = body.ends_with_connection();
         while !body.is_done() {
             if reader.data().is_empty() {
                 writer.flush().await.map_err(ReceiveError::ClientGone)?;
@@ -129,9 +144,14 @@ impl ResponseSide {
                 }
             }
             let observer = &mut self.observer;
-            let length = body
-                .read(reader.data(), |content| observer.piece(content))
-                .map_err(|e| ReceiveError::OriginBroken(e.to_string()))?;
+            let length = match body.read(reader.data(), |content| observer.piece(content)) {
+                Ok(length) => length,
+                Err(error) => {
+                    // What was good before it is the client's; one that is gone misses it.
+                    let _ = writer.flush().await;
+                    return Err(ReceiveError::OriginBroken(error.to_string()));
+                }
+            };
             writer.stage(&reader.data()[..length]).map_err(ReceiveError::ClientGone)?;
             reader.consume(length);
             if writer.staged() >= WRITE_BYTES_MAX {

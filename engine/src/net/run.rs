@@ -12,6 +12,7 @@ use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 
+use super::crowd::{Count, TurnedAway};
 use super::names::Names;
 use crate::upstream_trust;
 use crate::{Error, ResolveRule, RunSettings};
@@ -28,6 +29,10 @@ pub(crate) struct Run {
     pub(super) upstream_key: u64,
     /// What the jail looked up.
     pub(super) names: Names,
+    /// Its open connections.
+    pub(super) connections: Count,
+    /// Those that were one too many.
+    pub(super) turned_away: TurnedAway,
     resolve: Vec<ResolveRule>,
     exchanges: AtomicU64,
     ending: AtomicBool,
@@ -42,6 +47,7 @@ impl Run {
         settings: RunSettings,
         roots: &[CertificateDer<'static>],
         provider: &Arc<CryptoProvider>,
+        connections_max: usize,
     ) -> Result<Self, Error> {
         let tls = upstream_trust::client_config(&settings, roots, provider)?;
         Ok(Self {
@@ -50,6 +56,8 @@ impl Run {
             tls: Arc::new(tls),
             upstream_key: upstream_key(&settings),
             names: Names::default(),
+            connections: Count::new(connections_max),
+            turned_away: TurnedAway::default(),
             resolve: settings.resolve,
             exchanges: AtomicU64::new(0),
             ending: AtomicBool::new(false),

@@ -18,6 +18,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf
 use monoio::net::TcpStream;
 use nix::sys::socket::{Shutdown, shutdown};
 
+use super::sys;
 use crate::limits::{READ_BYTES_MAX, READ_BYTES_MIN};
 
 /// Splits a connected socket into what reads it, what writes it, and what ends it.
@@ -42,6 +43,12 @@ impl Handle {
         self.aborted.set(true);
         // Fails only when the peer was faster.
         let _ = shutdown(self.fd, Shutdown::Both);
+    }
+
+    /// The same, but the peer sees a reset and no end. What is still on its way to it is lost.
+    pub(super) fn reset(&self) {
+        sys::reset(self.fd);
+        self.abort();
     }
 
     /// Whether it was aborted from this side.

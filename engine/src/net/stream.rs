@@ -30,6 +30,7 @@ impl Stream {
                 data: Vec::new(),
                 start: 0,
                 end: None,
+                broken: None,
             },
             writer: Writer { outbound, tls: None, staged: Vec::new() },
         }
@@ -106,6 +107,9 @@ pub(super) enum TlsError {
     /// The peer closed in mid-handshake.
     #[error("the peer closed the connection during the TLS handshake")]
     Closed,
+    /// The peer did not finish it in time.
+    #[error("the TLS handshake was not finished in time (handshake_seconds)")]
+    Late,
     /// rustls objects, or the peer sent an alert.
     #[error("{0}")]
     Protocol(rustls::Error),
@@ -130,6 +134,8 @@ pub(super) struct Reader {
     data: Vec<u8>,
     start: usize,
     end: Option<End>,
+    /// TLS has failed; what had been decrypted before is handed out first.
+    broken: Option<rustls::Error>,
 }
 
 impl Reader {
@@ -171,6 +177,9 @@ impl Reader {
     }
 
     async fn fill_tls(&mut self) -> io::Result<bool> {
+        if let Some(error) = &self.broken {
+            return Err(io::Error::other(error.clone()));
+        }
         let before = self.data.len();
         loop {
             let length = self.inbound.fill(&mut self.records).await?;
@@ -199,8 +208,11 @@ impl Reader {
     fn read_records(&mut self) -> Result<(), rustls::Error> {
         let Some(session) = &self.tls else { return Ok(()) };
         let result = session.borrow_mut().read(&mut self.records, &mut self.data);
-        // What was decrypted before an error still counts.
-        if self.data.is_empty() { result } else { Ok(()) }
+        if self.data.is_empty() {
+            return result;
+        }
+        self.broken = result.err();
+        Ok(())
     }
 
     fn compact(&mut self) {

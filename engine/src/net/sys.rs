@@ -1,4 +1,4 @@
-//! Borrowing the descriptors of monoio's sockets, which monoio hands out as bare numbers only.
+//! Calls on the descriptors of monoio's sockets, which monoio hands out as bare numbers only.
 #![allow(unsafe_code)] // the reason is the line above
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -11,6 +11,21 @@ pub(super) fn borrow(stream: &TcpStream) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open for as long as the stream lives, and the result borrows the
     // stream.
     unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+}
+
+/// Resets a connection: connecting it to nowhere is how Linux is asked to do that at once (connect(2),
+/// `AF_UNSPEC`). Elsewhere nothing may come of it. `fd` comes from a handle, which keeps it open.
+pub(super) fn reset(fd: RawFd) {
+    let family = libc::sa_family_t::try_from(libc::AF_UNSPEC).unwrap_or_default();
+    // SAFETY: an address is plain numbers, for which zeros are a value; the call reads as many bytes
+    // of it as it is told, and keeps none.
+    unsafe {
+        let mut nowhere: libc::sockaddr = std::mem::zeroed();
+        nowhere.sa_family = family;
+        let length = libc::socklen_t::try_from(size_of::<libc::sockaddr>()).unwrap_or_default();
+        // Fails only when the peer was faster, and then there is nothing to reset.
+        libc::connect(fd, &raw const nowhere, length);
+    }
 }
 
 /// Whether a listening socket of this worker has a connection to accept. `fd` comes from the

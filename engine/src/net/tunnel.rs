@@ -1,10 +1,11 @@
 //! A connection for one known target: refused, passed through, or opened and read.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use agent_gate_store::HostName;
 use agent_gate_store::record::{Outcome, RefusedBy, Transferred};
-use monoio::time::timeout;
 use rustls::server::UnbufferedServerConnection;
 
 use super::answer::refusal_detail;
@@ -14,7 +15,6 @@ use super::flow::{Flow, Stage, TunnelEnd};
 use super::relay::{RelayEnd, linger, relay};
 use super::stream::{Stream, TlsError};
 use super::upstream::{self, DialError, DialTimes};
-use crate::limits::HANDSHAKE_TIME_MAX;
 use crate::policy::{Verdict, verdict};
 use crate::proto::client_hello::{ClientHello, Sniffed, sniff};
 
@@ -30,12 +30,15 @@ pub(super) async fn open(flow: &Flow, target: Target, passthrough: bool, mut dow
     if passthrough {
         return Box::pin(pass_through(flow, &target, down)).await;
     }
-    let Ok(sniffed) = timeout(HANDSHAKE_TIME_MAX, first_bytes(&mut down)).await else {
-        return ended_early(flow, &target, "nothing was sent in time").await;
+    let due = flow.handshake_due();
+    let begun = Cell::new(false);
+    let first_bytes = first_bytes(&mut down, &begun);
+    let Some(sniffed) = flow.control.alarm.until(due, first_bytes).await else {
+        return late(flow, &target, begun.get()).await;
     };
     match sniffed {
         Sniffed::Partial => ended_early(flow, &target, "closed before anything was asked").await,
-        Sniffed::Hello(hello) => intercept_tls(flow, target, &hello, down).await,
+        Sniffed::Hello(hello) => intercept_tls(flow, target, &hello, down, due).await,
         Sniffed::Other if looks_like_http(down.reader.data()) => {
             let door = Door { target: Some(target), tls: None };
             exchanges::serve(flow, &door, &mut down).await;
@@ -45,8 +48,10 @@ pub(super) async fn open(flow: &Flow, target: Target, passthrough: bool, mut dow
 }
 
 /// Waits until the first bytes say what they are; `Partial` when the client closed before.
-async fn first_bytes(down: &mut Stream) -> Sniffed {
+/// `begun`: whether there were any.
+async fn first_bytes(down: &mut Stream, begun: &Cell<bool>) -> Sniffed {
     loop {
+        begun.set(!down.reader.data().is_empty());
         let sniffed = sniff(down.reader.data());
         if sniffed != Sniffed::Partial || !matches!(down.reader.fill().await, Ok(true)) {
             return sniffed;
@@ -55,7 +60,7 @@ async fn first_bytes(down: &mut Stream) -> Sniffed {
 }
 
 /// A method is a token; anything else is not HTTP/1.
-fn looks_like_http(data: &[u8]) -> bool {
+pub(super) fn looks_like_http(data: &[u8]) -> bool {
     let start = data.trim_ascii_start();
     !start.is_empty()
         && start
@@ -68,6 +73,16 @@ fn looks_like_http(data: &[u8]) -> bool {
 async fn ended_early(flow: &Flow, target: &Target, why: &str) {
     let mut end = unread(target, Outcome::Complete);
     end.error = Some(why.to_owned());
+    flow.record_tunnel(end).await;
+}
+
+/// The client did not say in time what it wants.
+async fn late(flow: &Flow, target: &Target, begun: bool) {
+    if !begun {
+        return ended_early(flow, target, "nothing was sent in time (handshake_seconds)").await;
+    }
+    let mut end = unread(target, Outcome::ClientTlsFailed);
+    end.error = Some("the client hello was not whole in time (handshake_seconds)".to_owned());
     flow.record_tunnel(end).await;
 }
 
@@ -95,7 +110,13 @@ async fn refuse_unknown(flow: &Flow, target: &Target, down: &Stream) {
     down.handle().abort();
 }
 
-async fn intercept_tls(flow: &Flow, target: Target, hello: &ClientHello, mut down: Stream) {
+async fn intercept_tls(
+    flow: &Flow,
+    target: Target,
+    hello: &ClientHello,
+    mut down: Stream,
+    due: Instant,
+) {
     let sni = hello.sni.as_deref().and_then(|name| HostName::parse(name).ok());
     // A name in the hello that differs from the connection's is asked about too.
     if let Some(name) = sni.as_ref().filter(|name| **name != target.host) {
@@ -108,7 +129,8 @@ async fn intercept_tls(flow: &Flow, target: Target, hello: &ClientHello, mut dow
     }
     let name = sni.as_ref().unwrap_or(&target.host).as_str();
     // Boxed like everything that is over before the connection idles.
-    match Box::pin(accept(flow, name, &mut down)).await {
+    let accepted = flow.control.alarm.until(due, Box::pin(accept(flow, name, &mut down)));
+    match accepted.await.unwrap_or(Err(TlsError::Late)) {
         Ok(()) => {
             let tls = door_tls(&down, sni);
             let door = Door { target: Some(target), tls: Some(tls) };
@@ -137,7 +159,7 @@ async fn accept(flow: &Flow, name: &str, down: &mut Stream) -> Result<(), TlsErr
     let config = flow.worker.leaves.borrow_mut().server_config(name);
     let config = config.map_err(|e| TlsError::Protocol(rustls::Error::General(e.to_string())))?;
     let connection = UnbufferedServerConnection::new(config).map_err(TlsError::Protocol)?;
-    timeout(HANDSHAKE_TIME_MAX, down.accept_tls(connection)).await.unwrap_or(Err(TlsError::Closed))
+    down.accept_tls(connection).await
 }
 
 /// A failed handshake in words a user can act on.

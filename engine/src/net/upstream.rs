@@ -108,10 +108,12 @@ pub(super) async fn connect(
         None => allowed_addresses(worker, target, times).await?,
     };
     let resolved = Instant::now();
-    let (address, stream) = connect_any(&addresses).await.map_err(|e| DialError::Failed {
-        outcome: Outcome::Unreachable,
-        detail: format!("cannot connect to {}:{}: {e}", target.host.as_str(), target.port),
-    })?;
+    let (address, stream) = connect_any(&addresses, worker.shared.limits.connect_time_max)
+        .await
+        .map_err(|e| DialError::Failed {
+            outcome: Outcome::Unreachable,
+            detail: format!("cannot connect to {}:{}: {e}", target.host.as_str(), target.port),
+        })?;
     if times.dns.is_some() {
         times.dns = Some(resolved - started);
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use agent_gate_store::{HostLists, HostName, Id, Outbox, Record, Recorder};
 use arc_swap::ArcSwap;
-use monoio::net::TcpListener;
+use monoio::net::{TcpListener, TcpStream};
 use monoio::time::sleep;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use nix::sys::socket::{Shutdown, shutdown};
@@ -25,14 +25,16 @@ use rustls::crypto::CryptoProvider;
 
 use super::capture::Capture;
 use super::connection::{self, Entrance};
+use super::crowd::{self, Count, Place, turn_away};
 use super::flow::{FlowControl, Stage};
 use super::pool::Pool;
 use super::resolver::Resolver;
 use super::run::Run;
+use crate::Limits;
 use crate::cert::leaf::{Leaves, Mint};
 use crate::limits::{
     ACCEPT_RETRY, CALLERS_TIME_MAX, POOL_EXPIRY_PERIOD, RECORD_RETRY, RESOLVE_AGE_MAX,
-    RESOLVED_NAMES_MAX, RING_ENTRIES, STOP_GRACE,
+    RESOLVED_NAMES_MAX, RING_ENTRIES, SHORTAGE_PERIOD, STOP_GRACE, SWEEP_PERIOD,
 };
 use crate::policy::OwnAddresses;
 
@@ -45,6 +47,9 @@ pub(crate) struct Shared {
     pub(crate) mint: Arc<Mint>,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) body_bytes_max: u64,
+    pub(crate) limits: Limits,
+    /// Client connections open now, of all runs.
+    pub(crate) connections: Count,
     /// A worker has ended that was not told to.
     pub(crate) failed: AtomicBool,
 }
@@ -60,6 +65,10 @@ pub(super) struct Worker {
     resolved: RefCell<HashMap<HostName, Resolved>>,
     /// Open listeners by their runs.
     listeners: RefCell<HashMap<Id, Vec<RawFd>>>,
+    /// Clients that are just being told that they are too many.
+    pub(super) turning_away: Cell<usize>,
+    /// When a record last told of a lack of descriptors.
+    shortage_told: Cell<Option<Instant>>,
     /// The gate is stopping: nothing waits for better times any more.
     stopping: Cell<bool>,
 }
@@ -219,10 +228,13 @@ async fn serve(shared: Arc<Shared>, inbox: &Inbox) {
         flows: RefCell::default(),
         resolved: RefCell::default(),
         listeners: RefCell::default(),
+        turning_away: Cell::default(),
+        shortage_told: Cell::default(),
         stopping: Cell::new(false),
         shared,
     });
     monoio::spawn(expire_pool(worker.clone()));
+    monoio::spawn(sweep(worker.clone()));
     monoio::spawn(deliver(outbox.clone()));
     let _last = LastDelivery(outbox);
     loop {
@@ -264,6 +276,17 @@ async fn expire_pool(worker: Rc<Worker>) {
     loop {
         sleep(POOL_EXPIRY_PERIOD).await;
         worker.pool.borrow_mut().expire();
+    }
+}
+
+/// Wakes the flows that are overdue.
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        sleep(SWEEP_PERIOD).await;
+        let now = Instant::now();
+        for flow in worker.flows.borrow().values() {
+            flow.alarm.ring_if_due(now);
+        }
     }
 }
 
@@ -351,6 +374,18 @@ impl Worker {
         fds.iter().any(|fd| super::sys::is_readable(*fd))
     }
 
+    /// New connections wait until a descriptor is free. Idle upstream connections are given up for
+    /// that, and a record tells it; not each time, since all listeners feel it again and again.
+    async fn short_of_descriptors(&self, run: &Run, error: &io::Error) {
+        self.pool.borrow_mut().clear();
+        if self.shortage_told.get().is_some_and(|told| told.elapsed() < SHORTAGE_PERIOD) {
+            return;
+        }
+        self.shortage_told.set(Some(Instant::now()));
+        let record = crowd::shortage(run, error);
+        self.record(&record).await;
+    }
+
     fn abort_flows(&self, of: impl Fn(&FlowControl) -> bool) {
         for flow in self.flows.borrow().values().filter(|flow| of(flow)) {
             flow.abort();
@@ -384,23 +419,47 @@ async fn detach(worker: Rc<Worker>, run: Id) {
 
 /// Takes a listener's connections until it is shut down.
 async fn accept_all(worker: Rc<Worker>, run: Arc<Run>, entrance: Entrance, listener: TcpListener) {
+    let [pause_min, pause_max] = ACCEPT_RETRY;
+    let mut pause = pause_min;
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                // Counted here, so that a run that ends now waits for it.
-                run.flow_opened();
-                let (worker, run) = (worker.clone(), run.clone());
-                monoio::spawn(async move {
-                    connection::serve(worker, run.clone(), entrance, stream, client).await;
-                    run.flow_ended();
-                });
+                pause = pause_min;
+                take_in(&worker, &run, entrance, stream, client);
             }
             Err(_) if run.is_ending() => break,
             // Out of descriptors or memory, or the client is gone already.
-            Err(_) => sleep(ACCEPT_RETRY).await,
+            Err(error) => {
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    worker.short_of_descriptors(&run, &error).await;
+                }
+                sleep(pause).await;
+                pause = (2 * pause).min(pause_max);
+            }
         }
     }
     worker.forget_listener(run.id, listener.as_raw_fd());
     drop(listener);
     run.listening.fetch_sub(1, Ordering::AcqRel);
+}
+
+fn take_in(
+    worker: &Rc<Worker>,
+    run: &Arc<Run>,
+    entrance: Entrance,
+    stream: TcpStream,
+    client: SocketAddr,
+) {
+    let place = match Place::take(worker, run) {
+        Ok(place) => place,
+        Err(full) => return turn_away(worker, run, entrance, (stream, client), full),
+    };
+    // Counted here, so that a run that ends now waits for it.
+    run.flow_opened();
+    let (worker, run) = (worker.clone(), run.clone());
+    monoio::spawn(async move {
+        connection::serve(worker, run.clone(), entrance, stream, client).await;
+        drop(place);
+        run.flow_ended();
+    });
 }

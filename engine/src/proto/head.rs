@@ -41,6 +41,11 @@ impl Head {
         })
     }
 
+    /// How many field lines there are.
+    pub(crate) fn field_count(&self) -> usize {
+        self.fields.len()
+    }
+
     /// Values of the field `name`, in order.
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.fields().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)

@@ -32,11 +32,13 @@ pub(crate) struct Settings {
     /// the tests are killed before.
     pub(crate) linger_seconds: u32,
     pub(crate) body_bytes_max: u64,
+    /// Further tables of the file.
+    pub(crate) more: &'static str,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { linger_seconds: 60, body_bytes_max: 64 << 20 }
+        Self { linger_seconds: 60, body_bytes_max: 64 << 20, more: "" }
     }
 }
 
@@ -70,13 +72,13 @@ impl Bench {
 
     fn write_config(&self, settings: Settings) {
         let (proxy, dashboard) = (self.proxy_port, self.dashboard_port);
-        let Settings { linger_seconds, body_bytes_max } = settings;
+        let Settings { linger_seconds, body_bytes_max, more } = settings;
         self.write_setting(
             "config.toml",
             &format!(
                 "[ports]\nproxy = {proxy}\ndashboard = {dashboard}\n\
                  [gate]\nlinger_seconds = {linger_seconds}\n\
-                 [capture]\nbody_bytes_max = {body_bytes_max}\n"
+                 [capture]\nbody_bytes_max = {body_bytes_max}\n{more}"
             ),
         );
     }

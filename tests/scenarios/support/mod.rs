@@ -1,5 +1,6 @@
 //! What every scenario stands on: our own origin, a bench with one gate, and what it left on disk.
 
+pub(crate) mod adversary;
 pub(crate) mod as_user;
 pub(crate) mod bench;
 pub(crate) mod coding;
@@ -7,6 +8,7 @@ pub(crate) mod content;
 pub(crate) mod http;
 pub(crate) mod journal;
 pub(crate) mod origin;
+pub(crate) mod outside;
 pub(crate) mod processes;
 pub(crate) mod pseudo_terminal;
 pub(crate) mod python;

@@ -82,3 +82,16 @@ pub(crate) fn status_kib(pid: i32, name: &str) -> u64 {
     let line = status.lines().find(|l| l.starts_with(name)).expect("a line of that name");
     line.split_whitespace().nth(1).expect("a figure").parse().unwrap()
 }
+
+/// The numbers of the descriptors that a process has open.
+pub(crate) fn descriptors(pid: i32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The CPU time a process has used so far, user and system, in hundredths of a second.
+pub(crate) fn cpu_ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(')').expect("a name in brackets");
+    rest.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}

@@ -83,6 +83,11 @@ impl Origin {
         self.shared.folder.join("ca.pem")
     }
 
+    /// Its side of TLS, for another origin that the same CA vouches for.
+    pub(crate) fn tls_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.shared.tls)
+    }
+
     /// Where a bare git repository of this name is to be for `/NAME` to serve it.
     pub(crate) fn repository(&self, name: &str) -> PathBuf {
         self.shared.folder.join("git").join(name)
