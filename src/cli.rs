@@ -116,6 +116,12 @@ pub(crate) struct UpstreamOptions {
     #[arg(long)]
     pub(crate) upstream_insecure_skip_verify: bool,
 
+    /// Reach origins through this proxy, http:// or https://; `none` for none [default: config.toml,
+    /// else HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY]
+    // Checked later, for an error here would show its password.
+    #[arg(long, value_name = "URL|none")]
+    pub(crate) upstream_proxy: Option<String>,
+
     /// Where a host is to be found instead of asking DNS; `*` for any host or port (repeatable)
     #[arg(long, value_name = "HOST:PORT:ADDR[:PORT]", value_parser = resolve_rule)]
     pub(crate) resolve: Vec<String>,

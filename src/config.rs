@@ -17,6 +17,7 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 
 use crate::cli::Cli;
 use crate::paths::Paths;
+use crate::upstream_settings::UpstreamSettings;
 
 /// The name of the settings file in the config folder.
 pub(crate) const FILE: &str = "config.toml";
@@ -75,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) storage: Storage,
     /// `[limits]`
     pub(crate) limits: Limits,
+    /// `[upstream]`
+    pub(crate) upstream: UpstreamSettings,
 }
 
 /// Where the gate listens, always on loopback.
@@ -421,6 +424,8 @@ mod tests {
             ("[limits]\nfields_max = 15\n", 2, "16 to 1024"),
             ("[limits]\nmemory_bytes_max = 4096\n", 2, "out of range"),
             ("[limits]\nconnect_second = 1\n", 2, "connect_second"),
+            ("[upstream]\n\nproxy = \"socks5://p:1\"\n", 3, "socks5://"),
+            ("[upstream]\nno_proxy = [\"a b\"]\n", 2, "one host"),
         ] {
             let error = Settings::parse(text).unwrap_err();
             assert!(error.starts_with(&format!("{line}: ")), "{text:?}: {error}");

@@ -9,9 +9,12 @@ mod demo;
 mod exit_code;
 mod gate;
 mod paths;
+mod proxies;
+mod secret;
 mod signals;
 mod sys;
 mod terminal;
+mod upstream_settings;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use agent_gate_engine::{Config, Driver, Engine, Limits, Listener, RunSettings};
+use agent_gate_engine::{Config, Driver, Engine, Limits, Listener, RunSettings, UpstreamProxies};
 use agent_gate_store::record::{self, Mode};
 use agent_gate_store::{HostList, HostLists, Id, Layout, Options, Record, Store, Timestamp};
 use anyhow::{Context as _, Result};
@@ -47,6 +47,8 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         upstream_cas: vec![origin_authority],
         upstream_insecure: false,
         resolve: vec![format!("*:*:{}:{}", origin.ip(), origin.port()).parse()?],
+        proxies: UpstreamProxies::default(),
+        client_certificates: Vec::new(),
     };
     engine.attach(run, vec![Listener::Proxy(listener)])?;
     let authority = CertificateDer::from_pem_slice(engine.authority_pem().as_bytes())

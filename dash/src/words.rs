@@ -79,6 +79,7 @@ pub(crate) fn outcome(outcome: Outcome) -> &'static str {
         Outcome::NameUnknown => "name unknown",
         Outcome::Unreachable => "unreachable",
         Outcome::OriginTlsFailed => "TLS with origin failed",
+        Outcome::ProxyFailed => "upstream proxy failed",
         Outcome::ClientTlsFailed => "TLS with client failed",
         Outcome::ClientClosedEarly => "client closed early",
         Outcome::OriginSilent => "origin silent",

@@ -8,8 +8,10 @@ use agent_gate_store::Id;
 use agent_gate_store::record::Mode;
 use rustls_pki_types::CertificateDer;
 
+use crate::client_certificate::ClientCertificate;
 use crate::limits;
 use crate::resolve::ResolveRule;
+use crate::upstream_proxy::UpstreamProxies;
 
 /// Settings of the engine as a whole.
 #[derive(Debug)]
@@ -130,6 +132,10 @@ pub struct RunSettings {
     pub upstream_insecure: bool,
     /// Addresses given by hand, in order of precedence.
     pub resolve: Vec<ResolveRule>,
+    /// The proxies on the way. An address given by hand is reached without.
+    pub proxies: UpstreamProxies,
+    /// Who the gate says it is, to which origins; the first that names an origin counts.
+    pub client_certificates: Vec<ClientCertificate>,
 }
 
 /// A listening socket of one run; the kind says how its connections begin.

@@ -6,8 +6,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod client_certificate;
 pub mod config;
 pub mod resolve;
+pub mod upstream_proxy;
 
 mod cert;
 mod engine;
@@ -19,7 +21,9 @@ mod policy;
 mod proto;
 mod upstream_trust;
 
+pub use client_certificate::{ClientCertificate, ClientCertificateError};
 pub use config::{Config, Driver, Limits, Listener, RunSettings};
 pub use engine::Engine;
 pub use error::Error;
 pub use resolve::ResolveRule;
+pub use upstream_proxy::{NoProxy, UpstreamProxies, UpstreamProxy, UpstreamProxyError};

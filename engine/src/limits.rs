@@ -97,8 +97,27 @@ pub(crate) const RESOLVED_NAMES_MAX: usize = 1024;
 /// Threads that look up names at once; `getaddrinfo` blocks for as long as a server is silent.
 pub(crate) const RESOLVER_THREADS_MAX: usize = 16;
 
-/// The origin's TLS handshake.
+/// Names that may wait for a free one of them.
+pub(crate) const RESOLVER_QUEUE_MAX: usize = 1024;
+
+/// The TLS handshake with an origin or a proxy.
 pub(crate) const ORIGIN_TLS_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Names of origins for which a run keeps TLS sessions to resume, for each way it identifies itself.
+pub(crate) const TLS_SESSIONS_MAX: usize = 256;
+
+/// An upstream proxy's answer to CONNECT. It connects to the origin first, for which common proxies
+/// give themselves a minute.
+pub(crate) const PROXY_ANSWER_TIME_MAX: Duration = Duration::from_secs(75);
+
+/// How long a proxy that refuses may take to say why, once its answer's head is there.
+pub(crate) const PROXY_REASON_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How much of a refusing proxy's page is read, in bytes: error pages begin with their style sheet.
+pub(crate) const PROXY_REASON_BYTES_MAX: usize = 64 * 1024;
+
+/// How much of it is quoted, in characters.
+pub(crate) const PROXY_REASON_CHARS_MAX: usize = 300;
 
 /// An idle upstream connection is kept for this long. Origins commonly close after 60 s or more.
 pub(crate) const POOL_IDLE_MAX: Duration = Duration::from_secs(50);

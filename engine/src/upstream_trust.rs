@@ -1,16 +1,64 @@
-//! How origins are checked: the system's roots, a run's own, or not at all when the user says so.
+//! TLS towards origins and proxies: whom a run believes (the system's roots, its own, or anybody
+//! when the user says so), and who the gate says it is.
 
 use std::sync::Arc;
 
+use agent_gate_store::{HostList, HostName};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::limits::TLS_SESSIONS_MAX;
 use crate::{Error, RunSettings};
 
-/// The TLS configuration towards origins for a run.
-pub(crate) fn client_config(
+/// The TLS configurations of a run. All workers share them, and with them the sessions that can be
+/// resumed.
+#[derive(Debug)]
+pub(crate) struct UpstreamTls {
+    anybody: Arc<ClientConfig>,
+    /// Those that show a client certificate, by whom they show it to; the first that matches.
+    known_to: Vec<(HostList, Arc<ClientConfig>)>,
+    proxy: Arc<ClientConfig>,
+}
+
+impl UpstreamTls {
+    /// Towards origins as `settings` say, with the system's `roots`.
+    ///
+    /// # Errors
+    /// When a root cannot be used.
+    pub(crate) fn new(
+        settings: &RunSettings,
+        roots: &[CertificateDer<'static>],
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
+        let checked = checked(settings, roots, provider)?;
+        let origins =
+            if settings.upstream_insecure { unchecked(provider)? } else { checked.clone() };
+        let known_to = settings
+            .client_certificates
+            .iter()
+            .map(|it| (it.hosts().clone(), Arc::new(identified(&origins, it.resolver()))))
+            .collect();
+        // The credentials go to whoever the proxy is, so its name is proved in any case.
+        Ok(Self { anybody: Arc::new(origins), known_to, proxy: Arc::new(fresh(&checked)) })
+    }
+
+    /// For an origin that proves to be `name`. The name in TLS counts, not the one that was
+    /// dialled: it is the one the origin's certificate is for.
+    pub(crate) fn for_origin(&self, name: &HostName, port: u16) -> &Arc<ClientConfig> {
+        let known = self.known_to.iter().find(|(hosts, _)| hosts.matches(name, port));
+        known.map_or(&self.anybody, |(_, config)| config)
+    }
+
+    /// For a proxy on the way: checked always, and no client certificate.
+    pub(crate) fn for_proxy(&self) -> &Arc<ClientConfig> {
+        &self.proxy
+    }
+}
+
+fn checked(
     settings: &RunSettings,
     roots: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
@@ -18,16 +66,36 @@ pub(crate) fn client_config(
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::Roots(e.to_string()))?;
-    let mut config = if settings.upstream_insecure {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider.clone())))
-            .with_no_client_auth()
-    } else {
-        builder.with_root_certificates(root_store(settings, roots)?).with_no_client_auth()
-    };
+    let roots = root_store(settings, roots)?;
+    Ok(http_1(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn unchecked(provider: &Arc<CryptoProvider>) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::Roots(e.to_string()))?;
+    let verifier = Arc::new(AcceptAny(provider.clone()));
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(http_1(builder.with_no_client_auth()))
+}
+
+fn http_1(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    config
+}
+
+/// The same, with a client certificate.
+fn identified(config: &ClientConfig, identity: Arc<dyn ResolvesClientCert>) -> ClientConfig {
+    let mut config = fresh(config);
+    config.client_auth_cert_resolver = identity;
+    config
+}
+
+/// The same with sessions of its own: one that was begun under an identity goes on under it.
+fn fresh(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
+    config
 }
 
 fn root_store(

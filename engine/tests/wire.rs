@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use agent_gate_engine::{Config, Driver, Engine, Limits, Listener, RunSettings};
+use agent_gate_engine::{Config, Driver, Engine, Limits, Listener, RunSettings, UpstreamProxies};
 use agent_gate_store::record::{Kept, Mode, Outcome, Record, RefusedBy};
 use agent_gate_store::{Filter, HostLists, Id, Layout, Options, Reader, Store};
 
@@ -51,6 +51,8 @@ impl Bench {
             upstream_cas: Vec::new(),
             upstream_insecure: false,
             resolve: vec![rule.parse().unwrap()],
+            proxies: UpstreamProxies::default(),
+            client_certificates: Vec::new(),
         };
         engine.attach(settings, vec![Listener::Proxy(listener)]).unwrap();
         Self { engine, store, layout, run, proxy, origin, _dir: dir }
@@ -359,6 +361,8 @@ fn a_run_that_ends_leaves_the_others_alone() {
                 upstream_cas: Vec::new(),
                 upstream_insecure: false,
                 resolve: Vec::new(),
+                proxies: UpstreamProxies::default(),
+                client_certificates: Vec::new(),
             };
             bench.engine.attach(settings, vec![Listener::Proxy(listener)]).unwrap();
             let mut client = TcpStream::connect(proxy).unwrap();

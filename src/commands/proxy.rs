@@ -16,6 +16,7 @@ use crate::exit_code::Exit;
 use crate::gate::control::{self, Attach, Upstream};
 use crate::gate::process::Gate;
 use crate::gate::{client, lock};
+use crate::proxies;
 use crate::terminal;
 
 /// Serves until Ctrl-C.
@@ -80,7 +81,8 @@ fn bind(address: SocketAddr) -> anyhow::Result<Socket> {
 const BACKLOG: i32 = 1024;
 
 fn attach(upstream: Upstream) -> anyhow::Result<Attach> {
-    let argv: Vec<_> = std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect();
+    let argv = std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect();
+    let argv = proxies::without_secrets(argv);
     Ok(Attach {
         agent: control::agent_name(&argv),
         argv,

@@ -31,6 +31,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::secret::Secret;
 use crate::sys;
 
 /// Both ends are the same program; another version may mean other messages.
@@ -156,6 +157,44 @@ pub(crate) struct Upstream {
     pub(crate) insecure: bool,
     /// `HOST:PORT:ADDR[:PORT]` rules in order.
     pub(crate) resolve: Vec<String>,
+    /// The proxies on the way.
+    pub(crate) proxies: Proxies,
+    /// Who the gate says it is, to whom.
+    pub(crate) client_certificates: Vec<ClientCertificate>,
+}
+
+/// The proxies between the gate and the network.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Proxies {
+    /// For TLS and for what is passed through unread.
+    pub(crate) https: Option<Proxy>,
+    /// For clear text.
+    pub(crate) http: Option<Proxy>,
+    /// Who is reached without.
+    pub(crate) no_proxy: Vec<String>,
+}
+
+/// One proxy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Proxy {
+    /// Its URL, credentials included.
+    pub(crate) url: Secret,
+    /// What named it, for messages.
+    pub(crate) setting: String,
+    /// Whether that was a variable of the environment.
+    pub(crate) from_environment: bool,
+}
+
+/// A client certificate, as files, which the gate reads itself: a private key is no message, and
+/// both ends are the same user's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClientCertificate {
+    /// The origins that may see it, as in a host list.
+    pub(crate) hosts: Vec<String>,
+    /// PEM, the certificate itself first.
+    pub(crate) certificate: PathBuf,
+    /// PEM.
+    pub(crate) key: PathBuf,
 }
 
 /// How connections of a listening socket begin.

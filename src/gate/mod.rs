@@ -14,3 +14,4 @@ mod runs;
 mod serve;
 mod socket;
 mod start;
+mod upstream;

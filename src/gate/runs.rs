@@ -1,14 +1,15 @@
 //! A run in the gate: its record first, then its listeners; at its end the other way round.
 
 use std::borrow::Cow;
-use std::net::TcpListener;
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use agent_gate_engine::{Engine, Listener, RunSettings};
-use agent_gate_store::record::{Record, Run, RunEnd};
+use agent_gate_store::record::{Mode, Record, Run, RunEnd};
 use agent_gate_store::{
     Committed, Id, Layout, Permit, Reader, Recorder, Stopped, Store, Timestamp,
 };
@@ -18,7 +19,7 @@ use base64::prelude::BASE64_STANDARD;
 use rustls_pki_types::CertificateDer;
 
 use super::control::{Attach, ListenerKind, Upstream, VERSION};
-use super::ports;
+use super::{ports, upstream};
 
 /// About how much a record of a run takes besides its command line, in bytes.
 const RECORD_BYTES: usize = 512;
@@ -43,6 +44,8 @@ pub(crate) struct Runs {
     recorder: Recorder,
     committed: Committed,
     layout: Layout,
+    /// Listeners of runs on the host's own network: no proxy for anybody's way out.
+    host_proxies: Mutex<HashMap<Id, Vec<SocketAddr>>>,
     /// Ends that could not be recorded yet, because recording had stopped.
     owed: Mutex<Vec<RunEnd<'static>>>,
 }
@@ -64,6 +67,7 @@ impl Runs {
             recorder: store.recorder(),
             committed: store.committed(),
             layout,
+            host_proxies: Mutex::default(),
             owed: Mutex::default(),
         }
     }
@@ -88,7 +92,6 @@ impl Runs {
         mut listeners: Vec<Listener>,
     ) -> anyhow::Result<Attached> {
         let run = Id::new();
-        let settings = settings(run, attach)?;
         let proxy_port = if listeners.is_empty() {
             let (listener, port) = own_proxy().context("the run's proxy port")?;
             listeners.push(listener);
@@ -96,11 +99,14 @@ impl Runs {
         } else {
             None
         };
+        let own = host_proxies(attach.mode, &listeners);
+        let settings = self.settings(run, attach, &own)?;
         self.record(&Record::Run(run_record(run, attach)))?;
         if let Err(error) = self.engine.attach(settings, listeners) {
             let _ = self.record_end(run, None, Some("it could not be served"), 0);
             return Err(error.into());
         }
+        self.host_proxies().insert(run, own);
         Ok(Attached { run, proxy_port })
     }
 
@@ -116,6 +122,7 @@ impl Runs {
         reason: Option<&str>,
     ) -> Result<u64, Stopped> {
         let exchanges = self.engine.detach(run);
+        self.host_proxies().remove(&run);
         self.record_end(run, status, reason, exchanges)?;
         self.wait_for_index(run);
         Ok(exchanges)
@@ -175,6 +182,28 @@ impl Runs {
         }
     }
 
+    fn settings(&self, id: Id, attach: &Attach, own: &[SocketAddr]) -> anyhow::Result<RunSettings> {
+        let Upstream { enforce_allowlist, cas, insecure, resolve, proxies, client_certificates } =
+            &attach.upstream;
+        let certificates = client_certificates.iter().map(upstream::client_certificate);
+        let own: Vec<_> = self.host_proxies().values().flatten().chain(own).copied().collect();
+        Ok(RunSettings {
+            id,
+            mode: attach.mode,
+            enforce_allowlist: *enforce_allowlist,
+            upstream_cas: cas.iter().map(|ca| certificate(ca)).collect::<Result<_, _>>()?,
+            upstream_insecure: *insecure,
+            resolve: resolve.iter().map(|rule| rule.parse()).collect::<Result<_, _>>()?,
+            proxies: upstream::proxies(proxies, &own)?,
+            client_certificates: certificates.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Changed in one step each time, so it is whole whoever panicked.
+    fn host_proxies(&self) -> MutexGuard<'_, HashMap<Id, Vec<SocketAddr>>> {
+        self.host_proxies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Pushed to and popped from in one step each, so it is whole whoever panicked.
     fn owed(&self) -> MutexGuard<'_, Vec<RunEnd<'static>>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
@@ -224,6 +253,16 @@ pub(crate) fn listeners(
     Ok(kinds.iter().zip(sockets).map(listener).collect())
 }
 
+/// Those listeners of a run that the host's own programs reach: in a jail the same address means
+/// another place.
+fn host_proxies(mode: Mode, listeners: &[Listener]) -> Vec<SocketAddr> {
+    let address = |listener: &Listener| match listener {
+        Listener::Proxy(socket) if mode == Mode::Permissive => socket.local_addr().ok(),
+        _ => None,
+    };
+    listeners.iter().filter_map(address).collect()
+}
+
 fn own_proxy() -> std::io::Result<(Listener, u16)> {
     let listener: TcpListener = ports::listen_anywhere()?;
     let port = listener.local_addr()?.port();
@@ -242,18 +281,6 @@ fn run_record(id: Id, attach: &Attach) -> Run<'_> {
         pid: attach.pid,
         version: VERSION.into(),
     }
-}
-
-fn settings(id: Id, attach: &Attach) -> anyhow::Result<RunSettings> {
-    let Upstream { enforce_allowlist, cas, insecure, resolve } = &attach.upstream;
-    Ok(RunSettings {
-        id,
-        mode: attach.mode,
-        enforce_allowlist: *enforce_allowlist,
-        upstream_cas: cas.iter().map(|ca| certificate(ca)).collect::<Result<_, _>>()?,
-        upstream_insecure: *insecure,
-        resolve: resolve.iter().map(|rule| rule.parse()).collect::<Result<_, _>>()?,
-    })
 }
 
 fn certificate(base64: &str) -> anyhow::Result<CertificateDer<'static>> {

@@ -37,6 +37,7 @@ fn push_request(object: &mut Object<'_>, request: &Request<'_>) {
         host,
         port,
         address,
+        via,
         tls,
         head,
         body,
@@ -54,6 +55,7 @@ fn push_request(object: &mut Object<'_>, request: &Request<'_>) {
     object.text("host", host);
     object.number("port", (*port).into());
     push_address(object, *address);
+    object.optional_text("via", via.as_deref());
     if let Some(Tls { version, sni, alpn }) = tls {
         let mut tls = Object::begin(object.member("tls"));
         tls.text("version", version);
@@ -180,7 +182,7 @@ mod tests {
         r#"{"v":1,"type":"request","id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","run":"01ARZ3NDEKTSV4RRFFQ69G5FAW",
         "at":"2026-11-24T01:02:03.000004Z","flow":"01ARZ3NDEKTSV4RRFFQ69G5FAX","client":"10.0.0.1:5",
         "scheme":"https","host":"a.example","port":443,"address":"[2001:db8::1]:443",
-        "tls":{"version":"1.3","sni":"a.example","alpn":"http/1.1"},
+        "via":"proxy.example:3128","tls":{"version":"1.3","sni":"a.example","alpn":"http/1.1"},
         "head":{"method":"PO\"ST","target":"/\\u0001","version":"HTTP/1.1",
         "fields":[["A","b"],["c",{"base64":"/w=="}],["D","\u00e9\t"]]},
         "trailers":[["T","u"]],"complete":true,"duration_us":18446744073709551615,

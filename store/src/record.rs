@@ -158,9 +158,12 @@ pub struct Request<'a> {
     pub host: Cow<'a, str>,
     /// And the port.
     pub port: u16,
-    /// The origin's address, once there is a connection.
+    /// The address of the origin, or of the proxy in `via`, once there is a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
+    /// The upstream proxy that it goes through, as `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Cow<'a, str>>,
     /// TLS between client and gate; absent for clear text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls<'a>>,
@@ -236,7 +239,7 @@ pub struct Response<'a> {
     pub run: Id,
     /// When the exchange ended.
     pub at: Timestamp,
-    /// The origin's address, once there was a connection.
+    /// The address of the origin or of the upstream proxy, once there was a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// How it ended.
@@ -307,6 +310,8 @@ pub enum Outcome {
     Unreachable,
     /// TLS with the origin failed; for instance its certificate is not trusted.
     OriginTlsFailed,
+    /// The upstream proxy could not be reached, or lets nothing through to the origin.
+    ProxyFailed,
     /// TLS with the client failed; for instance it does not trust the gate's CA.
     ClientTlsFailed,
     /// The client finished TLS and closed without a byte: probably it does not trust the CA.
@@ -422,9 +427,12 @@ pub struct Tunnel<'a> {
     pub host: Cow<'a, str>,
     /// And the port.
     pub port: u16,
-    /// The origin's address, once there was a connection.
+    /// The address of the origin, or of the proxy in `via`, once there was a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
+    /// The upstream proxy that it went through, as `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Cow<'a, str>>,
     /// The name in the client hello, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<Cow<'a, str>>,

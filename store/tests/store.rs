@@ -59,6 +59,7 @@ fn request<'a>(id: Id, run: Id, body: Body<'a>) -> Record<'a> {
         host: "api.example".into(),
         port: 443,
         address: Some(([203, 0, 113, 1], 443).into()),
+        via: None,
         tls: None,
         head: RequestHead {
             method: "POST".into(),
@@ -147,6 +148,7 @@ fn tunnel(run: Id) -> Record<'static> {
         host: "pinned.example".into(),
         port: 443,
         address: None,
+        via: Some("proxy.example:3128".into()),
         sni: Some("pinned.example".into()),
         passthrough: true,
         outcome: Outcome::Complete,

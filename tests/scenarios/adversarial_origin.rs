@@ -64,7 +64,7 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(bench: &'a Bench) -> Self {
-        let origin = Adversary::start(bench.origin.tls_config());
+        let origin = Adversary::start(bench.origin.server_config());
         let rule = |port| format!("{HOST}:{port}:127.0.0.1:{}", origin.port);
         let options = ["--resolve".to_owned(), rule(80), "--resolve".to_owned(), rule(443)];
         let gate = Outside::start(bench, &options);

@@ -16,6 +16,8 @@
 //! | [`limits`] | time and number: what each limit ends, what it leaves alone, and what the record says |
 //! | [`crowds`] | slow, stuck and idle clients by the thousand, and the one client that does not notice |
 //! | [`adversarial_origin`] | an origin that cuts, resets, floods and lies at every place, and what is left of it |
+//! | [`upstream`] | TLS with origins and its sessions, client certificates, connections used again |
+//! | [`upstream_proxy`] | a company's proxy on the way: tunnels, absolute form, credentials, failures |
 //! | [`faults`] | names, certificates, and either side gone in mid-body |
 //! | [`command`] | the jailed command's exit code, signals, input, output, folder and environment |
 //! | [`terminal`] | job control, Ctrl-C and window size in a shell on a pseudo-terminal |
@@ -59,5 +61,7 @@ mod settings;
 mod streams;
 mod support;
 mod terminal;
+mod upstream;
+mod upstream_proxy;
 mod views;
 mod walls;

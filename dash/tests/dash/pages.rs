@@ -206,6 +206,7 @@ fn tunnel(run: Id) -> Tunnel<'static> {
         host: "pass.example".into(),
         port: 443,
         address: None,
+        via: None,
         sni: None,
         passthrough: true,
         outcome: Outcome::Complete,

@@ -196,6 +196,7 @@ pub(crate) fn request(run: Id) -> Request<'static> {
         host: "api.example".into(),
         port: 443,
         address: None,
+        via: None,
         tls: None,
         head: RequestHead {
             method: "POST".into(),

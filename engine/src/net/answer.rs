@@ -17,6 +17,7 @@ pub(super) fn code(outcome: Outcome) -> &'static str {
         Outcome::NameUnknown => "name_unknown",
         Outcome::Unreachable => "unreachable",
         Outcome::OriginTlsFailed => "origin_tls_failed",
+        Outcome::ProxyFailed => "proxy_failed",
         Outcome::OriginBroken => "origin_broken",
         Outcome::OriginSilent => "origin_silent",
         Outcome::CutByOrigin => "cut_by_origin",

@@ -119,6 +119,51 @@ async fn connect(address: SocketAddr, time_max: Duration) -> io::Result<TcpStrea
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::CONNECT_TIME_MAX;
+
+    fn connect_to(addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
+        let mut runtime =
+            monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build().unwrap();
+        runtime.block_on(connect_any(addresses, CONNECT_TIME_MAX)).map(|(address, _)| address)
+    }
+
+    fn listener() -> (std::net::TcpListener, SocketAddr) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// An address at which nobody answers a SYN: its listener's queue is full.
+    fn silent() -> (Socket, Vec<std::net::TcpStream>, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let wait = std::time::Duration::from_millis(200);
+        let mut queued = Vec::new();
+        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, wait) {
+            queued.push(stream);
+        }
+        (socket, queued, address)
+    }
+
+    #[test]
+    fn the_first_that_answers_is_taken() {
+        let (_good, good) = listener();
+        let refused = listener().1;
+        let (_socket, _queued, silent) = silent();
+        for (addresses, expected) in [
+            (&[good][..], Some(good)),
+            (&[refused, good], Some(good)),
+            (&[silent, good], Some(good)),
+            (&[silent, refused, good], Some(good)),
+            (&[refused, silent, refused, good], Some(good)),
+            (&[refused, refused], None),
+            (&[], None),
+        ] {
+            assert_eq!(connect_to(addresses).ok(), expected, "{addresses:?}");
+        }
+    }
 
     #[test]
     fn families_take_turns() {

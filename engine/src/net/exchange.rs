@@ -17,6 +17,7 @@ use super::pool::Key;
 use super::relay::{RelayEnd, linger, relay};
 use super::request_side::{RequestSide, SendError};
 use super::response_side::{ReceiveEnd, ReceiveError, ResponseSide};
+use super::run::Form;
 use super::stream::{Reader, Stream, Writer};
 use super::upstream::{DialError, DialTimes, Origin, Upstream, dial};
 use crate::limits::{POOL_IDLE_MAX, POOL_IDLE_MAX_UNSAFE};
@@ -52,26 +53,37 @@ pub(super) async fn exchange(
     down: &mut Stream,
     kept: Option<Upstream>,
 ) -> After {
+    let key = key(flow, &opening);
+    let forwarded_by = key.route.forwarded_by().map(|proxy| &**proxy);
     let mut exchange = Exchange {
         flow,
-        request: RequestSide::new(flow, &opening),
+        request: RequestSide::new(flow, &opening, forwarded_by),
         response: ResponseSide::new(ResponseObserver::new(flow.worker.capture())),
         times: DialTimes::default(),
         upgraded: None,
     };
+    exchange.request.observer.via = key.route.via();
+    exchange.response.forwarded_by = key.route.forwarded_by().cloned();
     flow.control.set_stage(Stage::Sending);
-    let after = exchange.run(key(flow, opening.door, opening.target), down, kept).await;
+    let after = exchange.run(key, down, kept).await;
     flow.control.set_upstream(None);
     after
 }
 
-fn key(flow: &Flow, door: &Door, target: &Target) -> Key {
+fn key(flow: &Flow, opening: &Opening<'_>) -> Key {
+    let Opening { door, target, head, .. } = opening;
+    let form = match door.tls {
+        Some(_) => Form::Tls,
+        None if head.head.has_member("upgrade", "websocket") => Form::Stream,
+        None => Form::Requests,
+    };
     let server_name =
         door.tls.as_ref().map(|tls| tls.sni.clone().unwrap_or_else(|| target.host.clone()));
     Key {
         host: target.host.clone(),
         port: target.port,
         server_name,
+        route: flow.run.route(target, form),
         upstream_key: flow.run.upstream_key,
     }
 }
@@ -86,8 +98,9 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn run(&mut self, key: Key, down: &mut Stream, mut kept: Option<Upstream>) -> After {
+        let mut again = false;
         loop {
-            let mut up = match self.connection(&key, kept.take()).await {
+            let mut up = match self.connection(&key, kept.take(), again).await {
                 Ok(up) => up,
                 Err(error) => return self.not_connected(error, down).await,
             };
@@ -95,18 +108,24 @@ impl Exchange<'_> {
             self.flow.control.set_upstream(Some(up.stream.handle().clone()));
             let both = self.both_ways(down, &mut up.stream).await;
             if self.may_try_again(&both, &up) {
+                again = true;
                 continue;
             }
             return self.conclude(both, down, up).await;
         }
     }
 
-    /// The connection that the exchange before used, or an idle one, or a new one.
+    /// The connection that the exchange before used, or an idle one, or a new one. `again`: an idle
+    /// one was closed under this request, and another might be too; it is sent twice at most.
     async fn connection(
         &mut self,
         key: &Key,
         kept: Option<Upstream>,
+        again: bool,
     ) -> Result<Upstream, DialError> {
+        if again {
+            return dial(self.flow, key.clone(), &mut self.times).await;
+        }
         if let Some(mut kept) = kept
             && kept.key == *key
             && kept.is_still_open()
@@ -122,7 +141,7 @@ impl Exchange<'_> {
             pooled.origin = Origin::Pooled;
             return Ok(pooled);
         }
-        dial(worker, &self.flow.run, key.clone(), &mut self.times).await
+        dial(self.flow, key.clone(), &mut self.times).await
     }
 
     /// Whether the origin closed an idle connection just as it was used, for a request that may
@@ -482,6 +501,7 @@ impl BothWays {
                 }
                 None => failed(Outcome::CutByOrigin, e.clone(), false),
             },
+            (_, Some(Err(ReceiveError::Refused(outcome, e)))) => failed(*outcome, e.clone(), false),
             (_, Some(Err(ReceiveError::OriginBroken(e)))) => {
                 failed(Outcome::OriginBroken, format!("the origin's answer is broken: {e}"), false)
             }

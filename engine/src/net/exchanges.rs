@@ -237,6 +237,7 @@ async fn record_end(flow: &Flow, door: &Door, outcome: Outcome, error: Option<St
     flow.record_tunnel(TunnelEnd {
         target,
         address: None,
+        via: None,
         sni,
         passthrough: false,
         outcome,

@@ -91,6 +91,7 @@ impl FlowControl {
 pub(super) struct TunnelEnd<'a> {
     pub(super) target: &'a Target,
     pub(super) address: Option<SocketAddr>,
+    pub(super) via: Option<String>,
     pub(super) sni: Option<&'a str>,
     pub(super) passthrough: bool,
     pub(super) outcome: Outcome,
@@ -114,6 +115,7 @@ impl Flow {
             host: end.target.host.as_str().into(),
             port: end.target.port,
             address: end.address,
+            via: end.via.map(Into::into),
             sni: end.sni.map(Into::into),
             passthrough: end.passthrough,
             outcome: end.outcome,

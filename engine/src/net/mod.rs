@@ -27,8 +27,10 @@ mod socket;
 mod stream;
 mod sys;
 mod tls;
+mod transport;
 mod tunnel;
 mod upstream;
+mod upstream_proxy;
 mod worker;
 
 pub(crate) use crowd::Count;

@@ -27,6 +27,8 @@ pub(super) struct RequestObserver<'a> {
     pub(super) started: Instant,
     /// The connection it goes out by.
     pub(super) address: Option<SocketAddr>,
+    /// The proxy on its way, as `host:port`.
+    pub(super) via: Option<String>,
     flow: &'a Flow,
     door: &'a Door,
     at: Timestamp,
@@ -54,6 +56,7 @@ impl<'a> RequestObserver<'a> {
             target,
             started: begun.1,
             address: None,
+            via: None,
             flow,
             door,
             at: begun.0,
@@ -132,6 +135,7 @@ impl<'a> RequestObserver<'a> {
             host: self.target.host.as_str().into(),
             port: self.target.port,
             address: self.address,
+            via: self.via.take().map(Into::into),
             tls: self.door.record_tls(),
             head: std::mem::replace(&mut self.head, none),
             body: record::Body { decoded: self.decoded.take(), ..self.capture.body() },

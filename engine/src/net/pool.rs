@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use agent_gate_store::HostName;
 
-use super::upstream::Upstream;
+use super::upstream::{Route, Upstream};
 use crate::limits::{POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_ORIGIN_MAX, POOL_IDLE_MAX};
 
 /// Whose connections may stand in for each other.
@@ -17,7 +17,9 @@ pub(super) struct Key {
     pub(super) port: u16,
     /// The name in TLS; `None` for clear text.
     pub(super) server_name: Option<HostName>,
-    /// Runs that reach and trust origins alike.
+    /// How it gets there.
+    pub(super) route: Route,
+    /// Runs that find and trust origins alike, and say they are the same.
     pub(super) upstream_key: u64,
 }
 

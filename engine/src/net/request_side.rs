@@ -6,15 +6,17 @@ use std::io;
 use agent_gate_store::Stopped;
 use monoio::time::timeout;
 
-use super::door::Door;
 use super::exchange::Opening;
 use super::flow::Flow;
 use super::observer::RequestObserver;
 use super::stream::{Reader, Writer};
+use crate::UpstreamProxy;
 use crate::limits::{LINGER_TIME_MAX, WRITE_BYTES_MAX};
 use crate::proto::body::BodyReader;
+use crate::proto::forward;
 use crate::proto::framing::Framing;
 use crate::proto::head::RequestHead;
+use crate::upstream_proxy::http_authority;
 
 /// Why a request did not reach the origin whole.
 #[derive(Debug)]
@@ -41,7 +43,12 @@ pub(super) struct RequestSide<'a> {
 }
 
 impl<'a> RequestSide<'a> {
-    pub(super) fn new(flow: &'a Flow, opening: &Opening<'a>) -> Self {
+    /// `forwarded_by`: a proxy that is to send it on.
+    pub(super) fn new(
+        flow: &'a Flow,
+        opening: &Opening<'a>,
+        forwarded_by: Option<&UpstreamProxy>,
+    ) -> Self {
         let Opening { door, target, head, framing, begun } = *opening;
         let mut observer = RequestObserver::new(flow, door, target, head.record(), begun);
         if let Framing::Length(length) = framing {
@@ -50,7 +57,7 @@ impl<'a> RequestSide<'a> {
         Self {
             head,
             observer,
-            wire_head: wire_head(head, door),
+            wire_head: wire_head(opening, forwarded_by),
             framing,
             body: BodyReader::new(framing),
         }
@@ -149,15 +156,15 @@ impl<'a> RequestSide<'a> {
     }
 }
 
-/// The head as the origin gets it: as it came, or turned from absolute into origin form.
-fn wire_head(head: &RequestHead, door: &Door) -> Vec<u8> {
-    if door.target.is_some() {
-        return head.head.bytes.clone();
+/// The head as the next hop gets it: as it came, or with its target in the form that hop wants.
+fn wire_head(opening: &Opening<'_>, forwarded_by: Option<&UpstreamProxy>) -> Vec<u8> {
+    let Opening { door, target, head, .. } = opening;
+    match forwarded_by {
+        Some(proxy) => {
+            let authority = http_authority(&target.host, target.port);
+            forward::for_proxy(head, &authority, proxy.authorization())
+        }
+        None if door.target.is_some() => head.head.bytes.clone(),
+        None => forward::for_origin(head),
     }
-    let target = head.target();
-    let path = target
-        .split_once("://")
-        .and_then(|(_, rest)| rest.find(['/', '?']).map(|at| &rest[at..]))
-        .unwrap_or("/");
-    if path.starts_with('?') { head.for_origin(&format!("/{path}")) } else { head.for_origin(path) }
 }

@@ -1,12 +1,15 @@
 //! The way down: an HTTP/1.1 response as it goes from the origin to the client, piece by piece.
 
 use std::io;
+use std::sync::Arc;
 
 use agent_gate_store::Stopped;
-use agent_gate_store::record::Field;
+use agent_gate_store::record::{Field, Outcome};
 
 use super::observer::ResponseObserver;
 use super::stream::{End, Reader, Writer};
+use super::upstream::alert_words;
+use crate::UpstreamProxy;
 use crate::limits::{INTERIM_MAX, WRITE_BYTES_MAX};
 use crate::proto::body::BodyReader;
 use crate::proto::framing::Framing;
@@ -32,6 +35,8 @@ pub(super) enum ReceiveError {
     ClientGone(io::Error),
     /// The origin went away.
     OriginGone(String),
+    /// Who is on the way, or the origin's TLS, refuses before any answer; in words.
+    Refused(Outcome, String),
     /// The origin broke the protocol.
     OriginBroken(String),
     /// It cannot be recorded.
@@ -48,6 +53,8 @@ pub(super) struct ResponseSide {
     pub(super) begun: bool,
     /// Whether only the connection's end says where the body ends.
     pub(super) ends_with_connection: bool,
+    /// The proxy that answers for the origin.
+    pub(super) forwarded_by: Option<Arc<UpstreamProxy>>,
     /// Who keeps what passes.
     pub(super) observer: ResponseObserver,
     /// The trailer fields.
@@ -61,6 +68,7 @@ impl ResponseSide {
             head: None,
             begun: false,
             ends_with_connection: false,
+            forwarded_by: None,
             observer,
             trailers: Vec::new(),
         }
@@ -77,6 +85,15 @@ impl ResponseSide {
     ) -> Result<ReceiveEnd, ReceiveError> {
         loop {
             let head = self.receive_head(reader).await?;
+            if head.status == 407
+                && let Some(proxy) = &self.forwarded_by
+            {
+                let reason = head.record();
+                let reason = format!("{} {}", reason.status, reason.reason);
+                // The credentials are the gate's to give; a client would offer its own.
+                let words = proxy.words_for(&head, &reason);
+                return Err(ReceiveError::Refused(Outcome::ProxyFailed, words));
+            }
             if head.is_interim() {
                 self.begun = true;
                 writer.stage(&head.head.bytes).map_err(ReceiveError::ClientGone)?;
@@ -178,9 +195,15 @@ impl ResponseSide {
             Ok(false) => {
                 Err(ReceiveError::OriginGone(format!("the origin closed the connection {place}")))
             }
-            Err(e) => Err(ReceiveError::OriginGone(format!(
-                "the connection to the origin failed {place}: {e}"
-            ))),
+            Err(e) => Err(match alert_words(&e).filter(|_| !self.observer.has_arrived()) {
+                Some(words) => ReceiveError::Refused(
+                    Outcome::OriginTlsFailed,
+                    format!("TLS with the origin: {words}"),
+                ),
+                None => ReceiveError::OriginGone(format!(
+                    "the connection to the origin failed {place}: {e}"
+                )),
+            }),
         }
     }
 

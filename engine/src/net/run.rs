@@ -8,13 +8,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agent_gate_store::{HostName, Id};
-use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 
 use super::crowd::{Count, TurnedAway};
+use super::door::Target;
 use super::names::Names;
-use crate::upstream_trust;
+use super::upstream::Route;
+use crate::upstream_proxy::UpstreamProxies;
+use crate::upstream_trust::UpstreamTls;
 use crate::{Error, ResolveRule, RunSettings};
 
 /// One run as the workers see it.
@@ -23,8 +25,8 @@ pub(crate) struct Run {
     pub(super) id: Id,
     /// Refuse what the allowlist does not name.
     pub(super) enforce_allowlist: bool,
-    /// How origins are checked.
-    pub(super) tls: Arc<ClientConfig>,
+    /// How origins and proxies are checked.
+    pub(super) tls: UpstreamTls,
     /// Runs with the same key may use each other's upstream connections.
     pub(super) upstream_key: u64,
     /// What the jail looked up.
@@ -34,6 +36,7 @@ pub(crate) struct Run {
     /// Those that were one too many.
     pub(super) turned_away: TurnedAway,
     resolve: Vec<ResolveRule>,
+    proxies: UpstreamProxies,
     exchanges: AtomicU64,
     ending: AtomicBool,
     open_flows: Mutex<usize>,
@@ -49,16 +52,17 @@ impl Run {
         provider: &Arc<CryptoProvider>,
         connections_max: usize,
     ) -> Result<Self, Error> {
-        let tls = upstream_trust::client_config(&settings, roots, provider)?;
+        let tls = UpstreamTls::new(&settings, roots, provider)?;
         Ok(Self {
             id: settings.id,
             enforce_allowlist: settings.enforce_allowlist,
-            tls: Arc::new(tls),
+            tls,
             upstream_key: upstream_key(&settings),
             names: Names::default(),
             connections: Count::new(connections_max),
             turned_away: TurnedAway::default(),
             resolve: settings.resolve,
+            proxies: settings.proxies,
             exchanges: AtomicU64::new(0),
             ending: AtomicBool::new(false),
             open_flows: Mutex::new(0),
@@ -70,6 +74,19 @@ impl Run {
     /// The address given by hand for `host:port`.
     pub(super) fn resolved_by_hand(&self, host: &HostName, port: u16) -> Option<SocketAddr> {
         self.resolve.iter().find_map(|rule| rule.address_of(host, port))
+    }
+
+    /// How requests for `target` get there; unread bytes count as TLS.
+    pub(super) fn route(&self, target: &Target, form: Form) -> Route {
+        if self.resolved_by_hand(&target.host, target.port).is_some() {
+            return Route::Direct;
+        }
+        let tls = form == Form::Tls;
+        match (self.proxies.on_the_way_to(tls, &target.host, target.port), form) {
+            (None, _) => Route::Direct,
+            (Some(proxy), Form::Requests) => Route::Forward(proxy.clone()),
+            (Some(proxy), Form::Tls | Form::Stream) => Route::Tunnel(proxy.clone()),
+        }
     }
 
     /// Counts an exchange.
@@ -122,11 +139,25 @@ impl Run {
     }
 }
 
-/// Equal for runs that reach origins in the same way and trust them alike.
+/// What is to travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// TLS, or what is not read.
+    Tls,
+    /// Clear-text requests, each by itself.
+    Requests,
+    /// A clear-text request whose connection turns into something else: a WebSocket asks a proxy
+    /// for a tunnel also when it is in clear text (RFC 6455, section 4.1).
+    Stream,
+}
+
+/// Equal for runs that find origins in the same way, trust them alike and show them the same
+/// certificates. The proxies are in each connection's own key.
 fn upstream_key(settings: &RunSettings) -> u64 {
     let mut hasher = DefaultHasher::new();
     settings.upstream_cas.hash(&mut hasher);
     settings.upstream_insecure.hash(&mut hasher);
     settings.resolve.hash(&mut hasher);
+    settings.client_certificates.hash(&mut hasher);
     hasher.finish()
 }

@@ -2,8 +2,8 @@
 //!
 //! On io_uring a read that is dropped while the kernel works on it takes its bytes along. So the
 //! read operation lives in a small pump that belongs to the connection, not in the future that
-//! waits for it: [`Inbound::fill`] may be dropped at any time and loses nothing. Writes are never
-//! raced; a write that must end early is ended by [`Handle::abort`], which shuts the socket down.
+//! waits for it: who waits by [`Inbound::poll_fill`] may stop at any time and loses nothing. Writes
+//! are never raced; a write that must end early is ended by [`Handle::abort`], which shuts the socket down.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::future::{Future, poll_fn};
@@ -84,13 +84,13 @@ impl Inbound {
     }
 
     /// Appends what arrives next to `buffer` and returns its length; 0 at the end of the stream.
-    /// While a dropped call's read is still under way, `buffer` is empty; call again to have it
-    /// back with what arrived.
-    pub(super) async fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_fill(cx, buffer)).await
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    /// Who stops asking loses nothing: while a read is under way `buffer` is empty, and the next
+    /// call gives it back with what arrived.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
         if matches!(*self.slot.borrow(), Slot::Idle) {
             *self.slot.borrow_mut() = Slot::Wanted(with_room(std::mem::take(buffer), self.room));
         }

@@ -8,8 +8,9 @@ use monoio::net::TcpStream;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
-use super::socket::{self, Handle, Inbound, Outbound};
+use super::socket::{self, Handle};
 use super::tls::Session;
+use super::transport::{Sink, Source};
 
 /// A connection: what arrives, what is sent, and how it is ended.
 pub(super) struct Stream {
@@ -24,7 +25,7 @@ impl Stream {
         let (inbound, outbound, _) = socket::split(stream);
         Self {
             reader: Reader {
-                inbound,
+                source: Source::new(inbound),
                 tls: None,
                 records: Vec::new(),
                 data: Vec::new(),
@@ -32,13 +33,13 @@ impl Stream {
                 end: None,
                 broken: None,
             },
-            writer: Writer { outbound, tls: None, staged: Vec::new() },
+            writer: Writer { sink: Sink::new(outbound), tls: None, staged: Vec::new() },
         }
     }
 
     /// What ends this connection from outside.
     pub(super) fn handle(&self) -> &Rc<Handle> {
-        self.writer.outbound.handle()
+        self.writer.sink.handle()
     }
 
     /// Answers the client hello that has arrived (or is to arrive) and finishes the handshake.
@@ -59,6 +60,17 @@ impl Stream {
         session.begin().map_err(TlsError::Protocol)?;
         self.start_tls(session);
         self.handshake().await
+    }
+
+    /// What the peer carries from now on is another peer's: bytes that travel inside this stream,
+    /// TLS or not. What has arrived of them is kept.
+    pub(super) fn begin_anew(&mut self) {
+        let Some(session) = self.writer.tls.take() else { return };
+        self.reader.tls = None;
+        self.reader.end = None;
+        let records = std::mem::take(&mut self.reader.records);
+        self.reader.source.put_inside(session.clone(), records);
+        self.writer.sink.put_inside(session);
     }
 
     /// The TLS session, if this is TLS.
@@ -85,7 +97,7 @@ impl Stream {
                 Ok(()) if done => return Ok(()),
                 Ok(()) => {}
             }
-            let read = self.reader.inbound.fill(&mut self.reader.records).await;
+            let read = self.reader.source.fill(&mut self.reader.records).await;
             match read.map_err(TlsError::Io)? {
                 0 => return Err(TlsError::Closed),
                 _ => result = self.reader.read_records(),
@@ -126,7 +138,7 @@ pub(super) enum End {
 
 /// The reading half.
 pub(super) struct Reader {
-    inbound: Inbound,
+    source: Source,
     tls: Option<Rc<RefCell<Session>>>,
     /// TLS: what arrived and is not decrypted yet.
     records: Vec<u8>,
@@ -162,7 +174,7 @@ impl Reader {
         }
         self.compact();
         if self.tls.is_none() {
-            let length = self.inbound.fill(&mut self.data).await?;
+            let length = self.source.fill(&mut self.data).await?;
             if length == 0 {
                 self.end = Some(End::Clean);
             }
@@ -182,7 +194,7 @@ impl Reader {
         }
         let before = self.data.len();
         loop {
-            let length = self.inbound.fill(&mut self.records).await?;
+            let length = self.source.fill(&mut self.records).await?;
             self.read_records().map_err(io::Error::other)?;
             let peer_closed = self.tls.as_ref().is_some_and(|s| s.borrow().is_peer_closed());
             if peer_closed {
@@ -232,7 +244,7 @@ impl Reader {
 
 /// The writing half.
 pub(super) struct Writer {
-    outbound: Outbound,
+    sink: Sink,
     tls: Option<Rc<RefCell<Session>>>,
     /// Clear text: what waits to be written.
     staged: Vec<u8>,
@@ -265,7 +277,7 @@ impl Writer {
             self.recycle(buffer);
             return Ok(());
         }
-        let (result, mut buffer) = self.outbound.write_all(buffer).await;
+        let (result, mut buffer) = self.sink.write_all(buffer).await;
         if self.tls.is_none() {
             buffer.clear();
         }
@@ -279,12 +291,13 @@ impl Writer {
             session.borrow_mut().seal_end()?;
         }
         self.flush().await?;
-        self.outbound.finish();
+        self.sink.finish().await;
         Ok(())
     }
 
     /// Lets go of spare memory; for a connection that goes idle.
     pub(super) fn release(&mut self) {
+        self.sink.release();
         match &self.tls {
             Some(session) => session.borrow_mut().release(),
             None if self.staged.is_empty() => self.staged = Vec::new(),

@@ -304,12 +304,25 @@ fn drive<C: Driven>(
     result
 }
 
-/// After an error rustls has an alert for the peer at hand. It is taken in one step: in a second
-/// one rustls would meet the same bad record again, and take it amiss that it is told of it twice.
+/// After an error rustls has an alert for the peer at hand, behind what else it has to send. Asked
+/// again after that it would meet the same error again, which its debug form takes for our fault.
 fn stage_alert<C: Driven>(connection: &mut C, incoming: &mut [u8], progress: &mut Progress<'_>) {
-    if let Ok(ConnectionState::EncodeTlsData(mut data)) = connection.process(incoming).state {
-        // Without the alert, the peer finds the connection closed.
-        let _ = progress.encode(&mut data);
+    while let Ok(ConnectionState::EncodeTlsData(mut data)) = connection.process(incoming).state {
+        let before = *progress.staged;
+        if progress.encode(&mut data).is_err() || is_alert(&progress.out[before..*progress.staged])
+        {
+            return;
+        }
+    }
+}
+
+/// Whether a record is an alert: in TLS 1.3 an encrypted one is told by its length alone, two bytes
+/// with content type and tag, which is shorter than any handshake message.
+fn is_alert(record: &[u8]) -> bool {
+    match record {
+        [21, ..] => true,
+        [23, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]) == 2 + 1 + 16,
+        _ => false,
     }
 }
 

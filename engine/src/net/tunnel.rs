@@ -13,8 +13,9 @@ use super::door::{Door, DoorTls, Target};
 use super::exchanges;
 use super::flow::{Flow, Stage, TunnelEnd};
 use super::relay::{RelayEnd, linger, relay};
+use super::run::Form;
 use super::stream::{Stream, TlsError};
-use super::upstream::{self, DialError, DialTimes};
+use super::upstream::{self, DialError, DialTimes, Route};
 use crate::policy::{Verdict, verdict};
 use crate::proto::client_hello::{ClientHello, Sniffed, sniff};
 
@@ -90,6 +91,7 @@ fn unread(target: &Target, outcome: Outcome) -> TunnelEnd<'_> {
     TunnelEnd {
         target,
         address: None,
+        via: None,
         sni: None,
         passthrough: false,
         outcome,
@@ -182,13 +184,12 @@ fn words_for(error: &TlsError, hello: &ClientHello) -> String {
 
 /// Bytes both ways, unread, recorded by their number.
 async fn pass_through(flow: &Flow, target: &Target, mut down: Stream) {
+    let route = flow.run.route(target, Form::Tls);
     let mut times = DialTimes::default();
-    let (address, stream) =
-        match upstream::connect(&flow.worker, &flow.run, target, &mut times).await {
-            Ok(connected) => connected,
-            Err(error) => return not_connected(flow, target, error, &down).await,
-        };
-    let mut up = Stream::new(stream);
+    let (address, mut up) = match upstream::connect(flow, target, &route, &mut times).await {
+        Ok(connected) => connected,
+        Err(error) => return not_connected(flow, target, &route, error, &down).await,
+    };
     flow.control.set_upstream(Some(up.handle().clone()));
     flow.control.set_stage(Stage::Waiting);
     let mut sniffer = Sniffer::default();
@@ -203,6 +204,7 @@ async fn pass_through(flow: &Flow, target: &Target, mut down: Stream) {
     let passed = TunnelEnd {
         target,
         address: Some(address),
+        via: route.via(),
         sni,
         passthrough: true,
         outcome,
@@ -243,7 +245,13 @@ impl Sniffer {
     }
 }
 
-async fn not_connected(flow: &Flow, target: &Target, error: DialError, down: &Stream) {
+async fn not_connected(
+    flow: &Flow,
+    target: &Target,
+    route: &Route,
+    error: DialError,
+    down: &Stream,
+) {
     let (outcome, address, detail): (_, Option<SocketAddr>, _) = match error {
         DialError::Failed { outcome, detail } => (outcome, None, detail),
         DialError::Refused { by, address, detail } => {
@@ -253,6 +261,7 @@ async fn not_connected(flow: &Flow, target: &Target, error: DialError, down: &St
     };
     let mut end = unread(target, outcome);
     end.passthrough = true;
+    end.via = route.via();
     end.address = address;
     end.error = Some(detail);
     flow.record_tunnel(end).await;

@@ -328,6 +328,9 @@ impl Worker {
         }
         let looking = self.shared.resolver.resolve(host.as_str());
         let addresses: Rc<[IpAddr]> = looking.await?.into();
+        if addresses.is_empty() {
+            return Ok(addresses); // no answer to keep
+        }
         let mut resolved = self.resolved.borrow_mut();
         if resolved.len() >= RESOLVED_NAMES_MAX {
             resolved.clear();

@@ -3,7 +3,9 @@
 pub(crate) mod body;
 pub(crate) mod chunked;
 pub(crate) mod client_hello;
+pub(crate) mod connect_answer;
 pub(crate) mod dns;
+pub(crate) mod forward;
 pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod sse;

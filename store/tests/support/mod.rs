@@ -122,6 +122,7 @@ pub(crate) fn request(id: Id, run: Id, body: Body<'static>) -> Request<'static> 
         host: "api.anthropic.com".into(),
         port: 443,
         address: Some("[2001:db8::1]:443".parse().unwrap()),
+        via: Some("proxy.example:3128".into()),
         tls: Some(Tls {
             version: "1.3".into(),
             sni: Some("api.anthropic.com".into()),
@@ -186,6 +187,7 @@ pub(crate) fn tunnel(run: Id) -> Record<'static> {
         host: "pinned.example".into(),
         port: 443,
         address: None,
+        via: None,
         sni: None,
         passthrough: true,
         outcome: Outcome::CutByClient,

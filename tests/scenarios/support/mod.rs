@@ -10,8 +10,10 @@ pub(crate) mod journal;
 pub(crate) mod origin;
 pub(crate) mod outside;
 pub(crate) mod processes;
+pub(crate) mod proxy;
 pub(crate) mod pseudo_terminal;
 pub(crate) mod python;
+pub(crate) mod staying_client;
 
 use std::time::{Duration, Instant};
 

@@ -1,12 +1,15 @@
-//! The origin's throwaway CA, and a leaf for whatever name a client hello asks for.
+//! The origin's throwaway CA, a leaf for whatever name a client hello asks for, and certificates for
+//! clients.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::ServerConfig;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::crypto::ring;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -29,22 +32,26 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// TLS 1.2 and 1.3, HTTP/1.1 only.
-    pub(super) fn server_config(self) -> Arc<ServerConfig> {
-        let leaves = Leaves { authority: self, made: Mutex::default() };
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(leaves));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Arc::new(config)
+    pub(super) fn certificate(&self) -> CertificateDer<'static> {
+        self.issuer.der().clone()
     }
 
-    fn leaf(&self, names: Vec<String>) -> Arc<CertifiedKey> {
+    /// A certificate by which a client says who it is, and its key, both PEM.
+    pub(super) fn client(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    fn leaf(&self, name: &str, names: Vec<String>) -> Arc<CertifiedKey> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(names).unwrap();
         params.use_authority_key_identifier_extension = true;
+        if name.starts_with("expired.") {
+            params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let key = ring::sign::any_ecdsa_type(&key).unwrap();
@@ -54,9 +61,15 @@ impl Authority {
 
 /// Leaves by name. A client hello without a name gets the leaf of the addresses
 /// that scenarios name.
-struct Leaves {
-    authority: Authority,
+pub(super) struct Leaves {
+    authority: Arc<Authority>,
     made: Mutex<HashMap<String, Arc<CertifiedKey>>>,
+}
+
+impl Leaves {
+    pub(super) fn of(authority: &Arc<Authority>) -> Self {
+        Self { authority: Arc::clone(authority), made: Mutex::default() }
+    }
 }
 
 impl ResolvesServerCert for Leaves {
@@ -64,11 +77,14 @@ impl ResolvesServerCert for Leaves {
         let name = hello.server_name().unwrap_or_default().to_owned();
         let names = if name.is_empty() {
             ["127.0.0.1", "::1", "203.0.113.7", "2001:db8::7"].map(str::to_owned).to_vec()
+        } else if name.starts_with("elsewhere.") {
+            vec!["another.test".to_owned()]
         } else {
             vec![name.clone()]
         };
         let mut made = self.made.lock().unwrap();
-        Some(Arc::clone(made.entry(name).or_insert_with(|| self.authority.leaf(names))))
+        let made = made.entry(name).or_insert_with_key(|name| self.authority.leaf(name, names));
+        Some(Arc::clone(made))
     }
 }
 

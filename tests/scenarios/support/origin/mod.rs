@@ -11,6 +11,7 @@ mod git;
 mod log;
 mod routes;
 mod signals;
+mod tls;
 mod wire;
 
 use std::collections::HashMap;
@@ -20,13 +21,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::ServerConfig;
 
-pub(crate) use log::{Fields, Seen, Sent};
+pub(crate) use log::{Fields, Seen, Sent, value};
+pub(crate) use tls::Handshake;
 
 use authority::Authority;
 use log::Log;
 use signals::Signals;
+use tls::Tls;
 use wire::{Fault, Stream, Wire};
 
 /// The running origin; dropped, it closes every connection and joins its threads.
@@ -42,7 +45,9 @@ struct Shared {
     folder: PathBuf,
     log: Log,
     signals: Signals,
-    tls: Arc<ServerConfig>,
+    authority: Arc<Authority>,
+    tls: Tls,
+    handshakes: Mutex<Vec<Handshake>>,
     stopping: AtomicBool,
     connections: AtomicU64,
     bytes_sent: AtomicU64,
@@ -55,13 +60,15 @@ impl Origin {
     /// Starts it; `folder` takes the CA's certificate and the git repositories.
     pub(crate) fn start(folder: &Path) -> Self {
         std::fs::create_dir_all(folder).unwrap();
-        let authority = Authority::new();
+        let authority = Arc::new(Authority::new());
         std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             log: Log::default(),
             signals: Signals::default(),
-            tls: authority.server_config(),
+            tls: Tls::new(&authority),
+            authority,
+            handshakes: Mutex::default(),
             stopping: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
@@ -83,9 +90,24 @@ impl Origin {
         self.shared.folder.join("ca.pem")
     }
 
-    /// Its side of TLS, for another origin that the same CA vouches for.
-    pub(crate) fn tls_config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.shared.tls)
+    /// A new certificate for a client, signed by the same CA: certificate and key as PEM files, and
+    /// the certificate as DER.
+    pub(crate) fn client_certificate(&self, name: &str) -> (PathBuf, PathBuf, Vec<u8>) {
+        let (certificate, key) = self.shared.authority.client(name);
+        let file = |end: &str| self.shared.folder.join(format!("{name}.{end}"));
+        std::fs::write(file("pem"), certificate.pem()).unwrap();
+        std::fs::write(file("key"), key.serialize_pem()).unwrap();
+        (file("pem"), file("key"), certificate.der().to_vec())
+    }
+
+    /// A TLS configuration for another server, for any name.
+    pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
+        self.shared.tls.usual()
+    }
+
+    /// TLS handshakes that were finished so far, in order.
+    pub(crate) fn handshakes(&self) -> Vec<Handshake> {
+        self.shared.handshakes.lock().unwrap().clone()
     }
 
     /// Where a bare git repository of this name is to be for `/NAME` to serve it.
@@ -219,11 +241,8 @@ fn open_stream(
     if !tls {
         return Some((Box::new(socket), None));
     }
-    let connection = ServerConnection::new(Arc::clone(&shared.tls)).unwrap();
-    let mut stream = StreamOwned::new(connection, socket);
-    while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock).ok()?;
-    }
-    let sni = stream.conn.server_name().map(str::to_owned);
+    let (stream, handshake) = shared.tls.accept(socket)?;
+    let sni = handshake.sni.clone();
+    shared.handshakes.lock().unwrap().push(handshake);
     Some((Box::new(stream), sni))
 }
