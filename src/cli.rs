@@ -38,6 +38,12 @@ pub(crate) enum Command {
     },
     /// Serve the pages of what was recorded while no gate is running
     Dashboard,
+    /// Check settings, folders, the jail and the gate; exit 1 when something is wrong
+    Doctor {
+        /// One JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Build the index anew from the journal
     Reindex,
     /// Show the whole way with a built-in origin: no network, account or agent needed

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | CMD's own, 128+n for signal n | `run`: the jailed command ended by itself |
 //! | 0 | every other command that did what was asked; also when the reader of its output left |
-//! | 1 | `demo --once`: the capture is not what the origin saw |
+//! | 1 | `demo --once`: the capture is not what the origin saw; `doctor`: something is wrong |
 //! | 125 | agent-gate itself failed, or could not read its options |
 //! | 126, 127 | `run`: CMD cannot be executed, CMD was not found (as a shell says it) |
 

@@ -25,6 +25,7 @@ mod http;
 mod json;
 mod live;
 mod mask;
+mod notices;
 mod pages;
 mod places;
 mod route;
@@ -33,4 +34,5 @@ mod sse;
 mod words;
 
 pub use live::{Changes, Polling};
+pub use notices::Notices;
 pub use server::{Error, Server};

@@ -39,11 +39,11 @@ pub(crate) fn answer(request: &Request, site: &Site) -> Response {
     if let Err(refusal) = guard::check(request, site.address.port()) {
         return refusal;
     }
-    let Some(route) = route(request.target()) else { return not_found() };
+    let Some(route) = route(request.target()) else { return not_found(site) };
     match show(&route, site) {
         Ok(Some(response)) => response,
-        Ok(None) => not_found(),
-        Err(error) => unreadable(&error),
+        Ok(None) => not_found(site),
+        Err(error) => unreadable(&error, site),
     }
 }
 
@@ -51,7 +51,7 @@ fn show(route: &Route, site: &Site) -> Result<Option<Response>, Error> {
     let open = || Reader::open(&site.layout);
     let response = match route {
         Route::Asset(content_type, text) => Response::new(200, content_type, text.as_bytes()),
-        Route::Index(view) => html(200, index::page(&open()?, *view)?),
+        Route::Index(view) => html(200, index::page(&open()?, *view, &site.notices)?),
         Route::ApiRuns => json(index::runs_json(&open()?)?),
         Route::ApiExchanges { after, run } => match site.live.wait_past(*after) {
             Ok(()) => json(index::changes_json(&open()?, *after, *run)?),
@@ -59,7 +59,7 @@ fn show(route: &Route, site: &Site) -> Result<Option<Response>, Error> {
                 Response::text(503, "too many pages are open").with("Retry-After", "5")
             }
         },
-        Route::Exchange(id) => match exchange::page(&open()?, *id)? {
+        Route::Exchange(id) => match exchange::page(&open()?, *id, &site.notices)? {
             Some(page) => html(200, page),
             None => return Ok(None),
         },
@@ -116,18 +116,19 @@ fn json(text: String) -> Response {
     Response::new(200, JSON, text.into_bytes())
 }
 
-fn not_found() -> Response {
-    html(404, message::page("Not found", "There is no such page, or no such record any more."))
+fn not_found(site: &Site) -> Response {
+    let text = "There is no such page, or no such record any more.";
+    html(404, message::page("Not found", text, &site.notices))
 }
 
-fn unreadable(error: &Error) -> Response {
+fn unreadable(error: &Error, site: &Site) -> Response {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         text += &format!(": {error}");
         cause = error.source();
     }
-    html(503, message::page("The records cannot be read", &text))
+    html(503, message::page("The records cannot be read", &text, &site.notices))
 }
 
 /// The route of an origin-form target; none for an unknown path or a malformed value.

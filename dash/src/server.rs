@@ -16,6 +16,7 @@ use socket2::SockRef;
 
 use crate::http::{Lost, Request, Response};
 use crate::live::{Changes, Live};
+use crate::notices::Notices;
 use crate::places::{Place, Places};
 use crate::route;
 
@@ -58,11 +59,12 @@ pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) layout: Layout,
     pub(crate) live: Live,
+    pub(crate) notices: Notices,
     places: Arc<Places>,
 }
 
 impl Server {
-    /// Serves the pages over `layout` on `listener`, live by `changes`.
+    /// Serves the pages over `layout` on `listener`, live by `changes`, with `notices` on each.
     ///
     /// # Errors
     /// When the listener is not on a loopback address, or when no thread can be started.
@@ -70,6 +72,7 @@ impl Server {
         listener: TcpListener,
         layout: Layout,
         changes: Box<dyn Changes>,
+        notices: Notices,
     ) -> Result<Self, Error> {
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
@@ -78,7 +81,7 @@ impl Server {
         listener.set_nonblocking(false)?;
         prepare_connections(&listener)?;
         let live = Live::new(changes);
-        let site = Arc::new(Site { address, layout, live, places: Arc::default() });
+        let site = Arc::new(Site { address, layout, live, notices, places: Arc::default() });
         let http = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let http = Arc::new(http);
         let mut server = Self { site, http: Arc::downgrade(&http), threads: Vec::new() };

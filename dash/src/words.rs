@@ -1,7 +1,7 @@
 //! Numbers, times and outcomes as people read them.
 
 use agent_gate_store::Timestamp;
-use agent_gate_store::record::{CodingFlaw, EventsFlaw, Outcome, RefusedBy};
+use agent_gate_store::record::{CodingFlaw, EventsFlaw, Flag, Outcome, RefusedBy};
 
 /// `512 B`, `1.5 KB`, `20 MB`: powers of 1000, at most three digits.
 pub(crate) fn bytes(count: u64) -> String {
@@ -102,6 +102,18 @@ pub(crate) fn refused_by(by: RefusedBy) -> &'static str {
         RefusedBy::HeadTimeout => "head not in time",
         RefusedBy::TooManyConnections => "too many connections",
         RefusedBy::RecordingStopped => "recording stopped",
+    }
+}
+
+/// What is odd, as a label and in a sentence.
+pub(crate) fn flag(flag: Flag) -> (&'static str, &'static str) {
+    match flag {
+        Flag::HostMismatch => {
+            ("host mismatch", "The names by which the client asked for the host disagree.")
+        }
+        Flag::ClientDistrust => {
+            ("client distrust", "The client does not accept the gate's certificate.")
+        }
     }
 }
 

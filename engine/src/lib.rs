@@ -8,10 +8,12 @@
 
 pub mod client_certificate;
 pub mod config;
+pub mod probe;
 pub mod resolve;
 pub mod upstream_proxy;
 
 mod cert;
+mod distrust;
 mod engine;
 mod error;
 mod inspect;
@@ -19,6 +21,7 @@ mod limits;
 mod net;
 mod policy;
 mod proto;
+mod provider_error;
 mod upstream_trust;
 
 pub use client_certificate::{ClientCertificate, ClientCertificateError};

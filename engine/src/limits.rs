@@ -147,6 +147,9 @@ pub(crate) const IDLE_GRACE: Duration = Duration::from_millis(50);
 /// Names that one run may have looked up; the oldest are forgotten beyond it.
 pub(crate) const SYNTHETIC_NAMES_MAX: usize = 65_536;
 
+/// Hosts of one run of which it is remembered whether its clients accept our certificates.
+pub(crate) const DISTRUST_HOSTS_MAX: usize = 4096;
+
 /// Submission entries of a worker's ring; the smaller one is tried when locked memory is short.
 pub(crate) const RING_ENTRIES: [u32; 2] = [1024, 256];
 

@@ -18,6 +18,23 @@ pub(crate) enum Verdict {
     Intercept,
 }
 
+impl Verdict {
+    /// The stricter of two: to refuse, before to read, before to let pass unread. Of two refusals
+    /// it is the denylist's, which no other list can lift.
+    pub(crate) fn stricter(self, other: Self) -> Self {
+        if other.strictness() > self.strictness() { other } else { self }
+    }
+
+    fn strictness(self) -> u8 {
+        match self {
+            Self::PassThrough => 0,
+            Self::Intercept => 1,
+            Self::Refuse(RefusedBy::HostNotAllowlisted) => 2,
+            Self::Refuse(_) => 3,
+        }
+    }
+}
+
 /// Asks the lists in their fixed order: deny, pass through, enforce.
 pub(crate) fn verdict(lists: &HostLists, enforce: bool, host: &HostName, port: u16) -> Verdict {
     if lists.deny.matches(host, port) {
@@ -139,6 +156,19 @@ mod tests {
         ] {
             let host = HostName::parse(host).unwrap();
             assert_eq!(verdict(&lists, enforce, &host, 443), expected, "{host:?} {enforce}");
+        }
+    }
+
+    #[test]
+    fn the_stricter_verdict_counts() {
+        let denied = Verdict::Refuse(RefusedBy::Denylisted);
+        let unlisted = Verdict::Refuse(RefusedBy::HostNotAllowlisted);
+        let order = [Verdict::PassThrough, Verdict::Intercept, unlisted, denied];
+        for (at, lenient) in order.into_iter().enumerate() {
+            for strict in order.into_iter().skip(at) {
+                assert_eq!(lenient.stricter(strict), strict);
+                assert_eq!(strict.stricter(lenient), strict);
+            }
         }
     }
 

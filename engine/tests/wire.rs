@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent_gate_engine::{Config, Driver, Engine, Limits, Listener, RunSettings, UpstreamProxies};
 use agent_gate_store::record::{Kept, Mode, Outcome, Record, RefusedBy};
-use agent_gate_store::{Filter, HostLists, Id, Layout, Options, Reader, Store};
+use agent_gate_store::{Filter, HostList, HostLists, Id, Layout, Options, Reader, Store};
 
 /// An engine with one run, an origin's listening socket, and the store they write to.
 struct Bench {
@@ -326,6 +326,43 @@ fn an_upgraded_connection_is_relayed_both_ways() {
     let Some(Record::Response(response)) = &found[0].response else { panic!("no response") };
     let upgraded = response.upgraded.unwrap();
     assert_eq!((upgraded.sent, upgraded.received), (4, 9));
+}
+
+/// Passed through, whoever speaks first, on both drivers: looking for a client hello holds nobody up
+/// and loses nothing.
+#[test]
+fn what_passes_unread_passes_whoever_speaks_first() {
+    for (driver, origin_first) in
+        DRIVERS.into_iter().flat_map(|driver| [(driver, true), (driver, false)])
+    {
+        let bench = Bench::new(driver);
+        let pass = HostList::parse("origin.example").unwrap();
+        bench.engine.set_lists(HostLists { pass, ..HostLists::default() });
+        let greeting = if origin_first { "220 ready" } else { "" };
+        let listener = bench.origin.try_clone().unwrap();
+        let origin = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(greeting.as_bytes()).unwrap();
+            let mut word = [0; 4];
+            stream.read_exact(&mut word).unwrap();
+            stream.write_all(&word).unwrap();
+            assert_eq!(stream.read(&mut word).unwrap(), 0, "the client's end");
+        });
+        let mut client = bench.client();
+        client.write_all(b"CONNECT origin.example:80 HTTP/1.0\r\n\r\n").unwrap();
+        let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
+        assert_eq!(read_answer(&mut client, established.len()), established);
+        assert_eq!(read_answer(&mut client, greeting.len()), greeting.as_bytes());
+        client.write_all(b"ping").unwrap();
+        assert_eq!(read_answer(&mut client, 4), b"ping");
+        drop(client);
+        origin.join().unwrap();
+        let found = bench.finish();
+        let Some(Record::Tunnel(tunnel)) = &found[0].request else { panic!("{found:#?}") };
+        assert!(tunnel.passthrough);
+        assert_eq!(tunnel.transferred.sent, 4);
+        assert_eq!(tunnel.transferred.received, 4 + greeting.len() as u64);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `agent-gate dashboard`: the pages over what is on disk, while no gate serves them.
 
-use agent_gate_dash::{Polling, Server};
+use agent_gate_dash::{Notices, Polling, Server};
 use anyhow::Context;
 
 use crate::config::Config;
@@ -24,7 +24,8 @@ pub(super) fn run(config: &Config) -> anyhow::Result<Exit> {
     let end = EndSignals::hold()?;
     let listener = ports::listen_near(config.settings.ports.dashboard)
         .context("no loopback port for the dashboard")?;
-    let pages = Server::start(listener, layout.clone(), Box::new(Polling::new(layout)))?;
+    let changes = Box::new(Polling::new(layout.clone()));
+    let pages = Server::start(listener, layout, changes, Notices::default())?;
     terminal::print(&format!("http://{}/ (Ctrl-C ends)", pages.address()))?;
     end.wait()?;
     pages.stop();

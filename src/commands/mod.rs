@@ -1,6 +1,7 @@
 //! The commands: one file each. `main` has parsed the options; here the settings are read.
 
 mod dashboard;
+mod doctor;
 mod proxy;
 mod reindex;
 mod run;
@@ -21,6 +22,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         // The gate settles its own surroundings before it opens anything.
         Command::Gate => return gate::process::in_background(&cli),
+        // It says itself what is wrong with the settings.
+        Command::Doctor { json } => return doctor::run(&cli, json),
         Command::Version => return version::run(),
         Command::Demo { once } => return crate::demo::run(once),
         Command::DemoClient(options) => return crate::demo::client::run(&options),
@@ -33,8 +36,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Tail { json } => tail::run(&config, json),
         Command::Dashboard => dashboard::run(&config),
         Command::Reindex => reindex::run(&config),
-        Command::Gate | Command::Version | Command::Demo { .. } | Command::DemoClient(_) => {
-            unreachable!("done above")
-        }
+        Command::Gate
+        | Command::Doctor { .. }
+        | Command::Version
+        | Command::Demo { .. }
+        | Command::DemoClient(_) => unreachable!("done above"),
     }
 }

@@ -19,7 +19,7 @@ use crate::gate::lists_watch;
 use crate::terminal;
 
 /// Where HTTP and HTTPS are caught by whatever ignores the proxy variables.
-const TRANSPARENT_PORTS: [u16; 2] = [80, 443];
+pub(super) const TRANSPARENT_PORTS: [u16; 2] = [80, 443];
 
 /// Runs a command through the gate; its exit code is ours.
 ///

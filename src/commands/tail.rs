@@ -187,6 +187,7 @@ mod tests {
             request_bytes: 5,
             response_bytes: Some(7),
             duration_us: Some(12_345),
+            flags: Vec::new(),
         }
     }
 

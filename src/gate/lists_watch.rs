@@ -9,7 +9,7 @@ use agent_gate_store::{Error, HostLists};
 use anyhow::anyhow;
 
 /// The three files, as `HostLists::load` reads them.
-const FILES: [&str; 3] = ["allowlist.txt", "denylist.txt", "passthrough.txt"];
+pub(crate) const FILES: [&str; 3] = ["allowlist.txt", "denylist.txt", "passthrough.txt"];
 
 /// Looks whether a list changed, each time it is asked.
 #[derive(Debug)]
@@ -60,12 +60,17 @@ impl ListsWatch {
 /// # Errors
 /// When a list cannot be read or understood.
 pub(crate) fn load(config_dir: &Path) -> anyhow::Result<HostLists> {
-    HostLists::load(config_dir).map_err(|error| match error {
+    HostLists::load(config_dir).map_err(told)
+}
+
+/// An error as `file:line: reason`, where it is about a line.
+pub(crate) fn told(error: Error) -> anyhow::Error {
+    match error {
         Error::List { path, source } => {
             anyhow!("{}:{}: {}", path.display(), source.line, source.reason)
         }
         other => other.into(),
-    })
+    }
 }
 
 fn traces(config_dir: &Path) -> Vec<Trace> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use agent_gate_dash::Server;
+use agent_gate_dash::{Notices, Server};
 use agent_gate_engine::{Engine, Limits, Listener};
 use agent_gate_store::{HostLists, Layout, Options, Store, Timestamp};
 use anyhow::{Context, anyhow, bail};
@@ -62,6 +62,7 @@ pub(crate) struct Gate {
     listener: UnixListener,
     rings: PipeReader,
     lists: ListsWatch,
+    notices: Notices,
     pages: Server,
     store: Store,
     /// A run of the gate's own (`proxy`).
@@ -111,7 +112,9 @@ impl Gate {
         let own = vec![pages_listener.local_addr().context("dashboard")?];
         let limits = connection_limits(config, descriptors);
         let engine = start_engine(config, &layout, now, &store, (own, limits))?;
-        let pages = Server::start(pages_listener, layout.clone(), Box::new(store.committed()))?;
+        let notices = Notices::default();
+        let changes = Box::new(store.committed());
+        let pages = Server::start(pages_listener, layout.clone(), changes, notices.clone())?;
         let listener = socket::bind(layout.control_socket())
             .with_context(|| format!("cannot listen on {}", layout.control_socket().display()))?;
         let shared = Shared {
@@ -130,6 +133,7 @@ impl Gate {
             listener,
             rings,
             lists,
+            notices,
             pages,
             store,
             own_run: None,
@@ -225,9 +229,14 @@ impl Gate {
     fn look_at_lists(&mut self) {
         match self.lists.changed() {
             None => {}
-            Some(Ok(lists)) => self.shared.runs.engine().set_lists(lists),
+            Some(Ok(lists)) => {
+                self.shared.runs.engine().set_lists(lists);
+                self.notices.set(Vec::new());
+            }
             Some(Err(error)) => {
-                log(&format!("{}; the lists before stay in force", terminal::chain(&error)));
+                let notice = format!("{}; the lists before stay in force", terminal::chain(&error));
+                log(&notice);
+                self.notices.set(vec![notice]);
             }
         }
     }

@@ -43,6 +43,7 @@ fn push_request(object: &mut Object<'_>, request: &Request<'_>) {
         body,
         trailers,
         complete,
+        flags,
         duration_us,
     } = request;
     object.text("type", "request");
@@ -72,6 +73,9 @@ fn push_request(object: &mut Object<'_>, request: &Request<'_>) {
     head.end();
     push_trailers(object, trailers);
     object.flag("complete", *complete);
+    if !flags.is_empty() {
+        object.serialized("flags", flags);
+    }
     object.number("duration_us", *duration_us);
     push_body(object.member("body"), body);
 }
@@ -185,7 +189,8 @@ mod tests {
         "via":"proxy.example:3128","tls":{"version":"1.3","sni":"a.example","alpn":"http/1.1"},
         "head":{"method":"PO\"ST","target":"/\\u0001","version":"HTTP/1.1",
         "fields":[["A","b"],["c",{"base64":"/w=="}],["D","\u00e9\t"]]},
-        "trailers":[["T","u"]],"complete":true,"duration_us":18446744073709551615,
+        "trailers":[["T","u"]],"complete":true,"flags":["host_mismatch","client_distrust"],
+        "duration_us":18446744073709551615,
         "body":{"bytes":2,"blake3":"BLAKE3","text":"\"\n"}}"#,
         r#"{"v":1,"type":"request","id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","run":"01ARZ3NDEKTSV4RRFFQ69G5FAW",
         "at":"1969-12-31T23:59:59.999999Z","flow":"01ARZ3NDEKTSV4RRFFQ69G5FAX","client":"[::1]:65535",

@@ -14,7 +14,8 @@ use crate::row::{Begun, Ended, RowChange, RunBegun};
 use crate::rows::Kind;
 
 /// The schema, step by step; a database's `user_version` says how many it has had.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/001_first.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("schema/001_first.sql"), include_str!("schema/002_flags.sql")];
 
 /// Rows that go into one transaction when the index catches up.
 const CATCH_UP_ROWS: usize = 4096;
@@ -301,15 +302,16 @@ fn insert(
         "INSERT INTO exchange (id, seq, run, at, kind, method, scheme, host, port, \
          path, outcome, refused_by, request_bytes, response_bytes, duration_us, request_day, \
          request_offset, request_length, status, response_day, response_offset, \
-         response_length) \
+         response_length, flags) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
-         ?18, ?19, ?20, ?21, ?22) \
+         ?18, ?19, ?20, ?21, ?22, ?23) \
          ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, run = excluded.run, \
          at = excluded.at, kind = excluded.kind, method = excluded.method, \
          scheme = excluded.scheme, host = excluded.host, port = excluded.port, \
          path = excluded.path, refused_by = excluded.refused_by, \
          request_bytes = excluded.request_bytes, request_day = excluded.request_day, \
          request_offset = excluded.request_offset, request_length = excluded.request_length, \
+         flags = excluded.flags, \
          outcome = coalesce(excluded.outcome, outcome), \
          response_bytes = coalesce(excluded.response_bytes, response_bytes), \
          duration_us = coalesce(excluded.duration_us, duration_us), \
@@ -342,7 +344,8 @@ fn insert(
         ended.and_then(|e| e.status),
         end.map(|p| p.day.0),
         end.map(|p| p.offset),
-        end.map(|p| p.length)
+        end.map(|p| p.length),
+        serde_json::to_string(&row.flags).unwrap_or_default()
     ])?;
     Ok(())
 }

@@ -25,7 +25,7 @@ pub struct Reader {
 
 /// The columns of an [`ExchangeRow`], in the order [`exchange_row`] reads them.
 const COLUMNS: &str = "seq, id, run, at, kind, method, scheme, host, port, path, status, outcome, \
-                       refused_by, request_bytes, response_bytes, duration_us";
+                       refused_by, request_bytes, response_bytes, duration_us, flags";
 
 impl Reader {
     /// Opens the index for reading.
@@ -109,7 +109,7 @@ impl Reader {
             .connection
             .prepare_cached(&sql)?
             .query_row(params![blob(id)], |row| {
-                Ok((exchange_row(row)?, position(row, 16)?, position(row, 19)?))
+                Ok((exchange_row(row)?, position(row, 17)?, position(row, 20)?))
             })
             .optional()?;
         let Some((row, request, response)) = found else { return Ok(None) };
@@ -196,6 +196,7 @@ fn exchange_row(row: &Row<'_>) -> rusqlite::Result<ExchangeRow> {
         request_bytes: row.get(13)?,
         response_bytes: row.get(14)?,
         duration_us: row.get(15)?,
+        flags: from_json(row.get_ref(16)?)?,
     })
 }
 

@@ -177,8 +177,21 @@ pub struct Request<'a> {
     pub trailers: Vec<Field<'a>>,
     /// Whether the client sent it to its end.
     pub complete: bool,
+    /// What is odd about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<Flag>,
     /// From its first byte to its last, in microseconds.
     pub duration_us: u64,
+}
+
+/// What is odd about something and worth a second look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flag {
+    /// The names by which the client asked (proxy target, client hello, `Host`) disagree.
+    HostMismatch,
+    /// The client does not accept the gate's certificate.
+    ClientDistrust,
 }
 
 /// Start line and fields of a request.
@@ -314,7 +327,8 @@ pub enum Outcome {
     ProxyFailed,
     /// TLS with the client failed; for instance it does not trust the gate's CA.
     ClientTlsFailed,
-    /// The client finished TLS and closed without a byte: probably it does not trust the CA.
+    /// The client finished TLS and closed without a byte: it opened the connection in advance, or
+    /// does not trust the CA.
     ClientClosedEarly,
     /// The origin did not begin to answer within the time that the settings give it.
     OriginSilent,
@@ -443,6 +457,9 @@ pub struct Tunnel<'a> {
     /// What went wrong, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Cow<'a, str>>,
+    /// What is odd about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<Flag>,
     /// Bytes each way.
     #[serde(flatten)]
     pub transferred: Transferred,
@@ -467,6 +484,9 @@ pub struct Refused<'a> {
     pub host: Cow<'a, str>,
     /// And the port.
     pub port: u16,
+    /// The name in the client hello, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<Cow<'a, str>>,
     /// Method and target, when a request could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Cow<'a, str>>,
@@ -474,6 +494,9 @@ pub struct Refused<'a> {
     pub by: RefusedBy,
     /// In words: what, and what would allow it.
     pub detail: Cow<'a, str>,
+    /// What is odd about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<Flag>,
 }
 
 /// What refused something. The text is also the value of `X-Agent-Gate-Block`.

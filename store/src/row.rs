@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::record::{Id, Mode, Outcome, Record, RefusedBy, Timestamp};
+use crate::record::{Flag, Id, Mode, Outcome, Record, RefusedBy, Timestamp};
 use crate::rows::Kind;
 
 /// A target is listed up to so many bytes; the journal has all of it.
@@ -52,6 +52,7 @@ pub(crate) struct Begun {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) response_bytes: Option<u64>,
     pub(crate) duration_us: Option<u64>,
+    pub(crate) flags: Vec<Flag>,
 }
 
 /// A response.
@@ -85,6 +86,7 @@ impl RowChange {
                 scheme: r.scheme.clone().into_owned(),
                 path: shortened(&r.head.target),
                 request_bytes: r.body.bytes,
+                flags: r.flags.clone(),
                 ..Begun::new(Kind::Exchange, r.id, r.run, r.at, &r.host, r.port)
             })),
             Record::Response(r) => Self::Ended(Ended {
@@ -101,6 +103,7 @@ impl RowChange {
                 outcome: Some(r.outcome),
                 response_bytes: Some(r.transferred.received),
                 duration_us: Some(r.duration_us),
+                flags: r.flags.clone(),
                 ..Begun::new(Kind::Tunnel, r.id, r.run, r.at, &r.host, r.port)
             })),
             Record::Refused(r) => {
@@ -110,6 +113,7 @@ impl RowChange {
                     method: method.to_owned(),
                     path: shortened(path),
                     refused_by: Some(r.by),
+                    flags: r.flags.clone(),
                     ..Begun::new(Kind::Refused, r.id, r.run, r.at, &r.host, r.port)
                 }))
             }
@@ -135,6 +139,7 @@ impl Begun {
             outcome: None,
             response_bytes: None,
             duration_us: None,
+            flags: Vec::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Id, Mode, Outcome, Record, RefusedBy, Timestamp};
+use crate::record::{Flag, Id, Mode, Outcome, Record, RefusedBy, Timestamp};
 
 /// One run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,6 +65,8 @@ pub struct ExchangeRow {
     pub response_bytes: Option<u64>,
     /// From first byte to end.
     pub duration_us: Option<u64>,
+    /// What is odd about it.
+    pub flags: Vec<Flag>,
 }
 
 /// What a row of the list is.

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 
-use agent_gate_store::record::Body;
+use agent_gate_store::record::{Body, Flag};
 use agent_gate_store::{
     ExchangeRow, Filter, Id, Kind, Layout, Options, Reader, Record, RunRow, Store, reindex,
 };
@@ -104,6 +104,26 @@ fn pages_and_changes() {
     let counts: Vec<u64> = reader.runs(10).unwrap().iter().map(|run| run.exchanges).collect();
     assert_eq!(counts, [1, 2]);
     assert_eq!(reader.runs(1).unwrap().len(), 1);
+}
+
+/// An index of the first schema keeps its rows and gains what came later.
+#[test]
+fn an_older_index_is_brought_up_to_date() {
+    let (_dir, layout) = data_dir();
+    record_all(&layout, &history(&mut Choices(9), 60), 1000);
+    let before = rows(&layout);
+    let connection = rusqlite::Connection::open(layout.index_path()).unwrap();
+    connection
+        .execute_batch("ALTER TABLE exchange DROP COLUMN flags; PRAGMA user_version = 1;")
+        .unwrap();
+    connection.close().unwrap();
+    let run_id = Id::new();
+    let mut odd = request(Id::new(), run_id, Body::empty());
+    odd.flags = vec![Flag::HostMismatch];
+    record_all_on(&layout, &[run(run_id), Record::Request(odd)]);
+    let mut now = rows(&layout);
+    assert_eq!(now.1.remove(0).flags, [Flag::HostMismatch]);
+    assert_eq!(now.1, before.1);
 }
 
 /// Missing, torn, newer or ahead of the journal: the index is made anew.

@@ -74,6 +74,7 @@ fn request<'a>(id: Id, run: Id, body: Body<'a>) -> Record<'a> {
         body,
         trailers: vec![],
         complete: true,
+        flags: Vec::new(),
         duration_us: 12,
     })
 }
@@ -153,6 +154,7 @@ fn tunnel(run: Id) -> Record<'static> {
         passthrough: true,
         outcome: Outcome::Complete,
         error: None,
+        flags: Vec::new(),
         transferred: Transferred { sent: 5, received: 6 },
         duration_us: 7,
     })
@@ -167,9 +169,11 @@ fn refused(run: Id) -> Record<'static> {
         client: ([127, 0, 0, 1], 4002).into(),
         host: "bad.example".into(),
         port: 443,
+        sni: None,
         request: Some("GET /x".into()),
         by: RefusedBy::Denylisted,
         detail: "on the denylist".into(),
+        flags: Vec::new(),
     })
 }
 

@@ -18,6 +18,9 @@
 //! | [`adversarial_origin`] | an origin that cuts, resets, floods and lies at every place, and what is left of it |
 //! | [`upstream`] | TLS with origins and its sessions, client certificates, connections used again |
 //! | [`upstream_proxy`] | a company's proxy on the way: tunnels, absolute form, credentials, failures |
+//! | [`policy`] | denylist, allowlist, names that disagree, and addresses the gate does not dial |
+//! | [`passthrough`] | hosts that pass unread, and clients that should have been told so |
+//! | [`habits`] | what real clients do at a proxy's door that no standard asks of them |
 //! | [`faults`] | names, certificates, and either side gone in mid-body |
 //! | [`command`] | the jailed command's exit code, signals, input, output, folder and environment |
 //! | [`terminal`] | job control, Ctrl-C and window size in a shell on a pseudo-terminal |
@@ -29,6 +32,7 @@
 //! | [`reindex`] | the index from the journal alone |
 //! | [`walls`] | what a jailed command cannot see or reach |
 //! | [`views`] | tail, dashboard, demo, version |
+//! | [`doctor`] | what is wrong is found and named, with its cure |
 //! | [`proxy`] | `agent-gate proxy` for commands started otherwise |
 //!
 //! A scenario tells its steps in prose at its top and stands on [`support`]: an origin server that
@@ -43,16 +47,19 @@ mod command;
 mod crowds;
 mod curl;
 mod disk;
+mod doctor;
 mod faults;
 mod framing;
 mod gate_life;
 mod git;
+mod habits;
 mod killed_gate;
 mod limits;
 mod no_namespaces;
 mod node;
 mod odd_requests;
 mod origin_alone;
+mod passthrough;
 mod policy;
 mod proxy;
 mod python;

@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use agent_gate_store::record::{
-    Field, Record, Refused, Request, Response, ResponseHead, Timings, Tls, Tunnel,
+    Field, Flag, Record, Refused, Request, Response, ResponseHead, Timings, Tls, Tunnel,
 };
 use agent_gate_store::{Error, Id, Reader, Timestamp};
 
-use super::{frame, index, time};
+use super::{flags, frame, index, time};
 use crate::html::{Fill, Html};
+use crate::notices::Notices;
 use crate::{body, mask, words};
 
 /// The page; none when there is no such exchange.
-pub(crate) fn page(reader: &Reader, id: Id) -> Result<Option<String>, Error> {
+pub(crate) fn page(reader: &Reader, id: Id, notices: &Notices) -> Result<Option<String>, Error> {
     // First: a response that lands while the page is built is then still news to the script.
     let committed = reader.committed()?;
     let Some(exchange) = reader.exchange(id)? else { return Ok(None) };
@@ -31,7 +32,8 @@ pub(crate) fn page(reader: &Reader, id: Id) -> Result<Option<String>, Error> {
         (_, Some(Record::Response(response))) => put_response(&mut main, reader, response),
         _ => return Ok(None),
     }
-    Ok(Some(frame(&format!("Exchange {}", words::short(&id.to_string())), &main)))
+    let title = format!("Exchange {}", words::short(&id.to_string()));
+    Ok(Some(frame(&title, &main, notices)))
 }
 
 fn put_exchange(
@@ -42,7 +44,13 @@ fn put_exchange(
     committed: u64,
 ) {
     let authority = index::authority(&request.scheme, &request.host, request.port);
-    put_title(out, &request.head.method, &authority, &mask::target(&request.head.target));
+    put_title(
+        out,
+        &request.head.method,
+        &authority,
+        &mask::target(&request.head.target),
+        &request.flags,
+    );
     out.put("<dl class=\"facts\">", &[]);
     put_common(out, request.id, request.run, request.at);
     if let Some(response) = response {
@@ -61,10 +69,10 @@ fn put_exchange(
     out.put("</div>", &[]);
 }
 
-fn put_title(out: &mut Html, method: &str, authority: &str, target: &str) {
+fn put_title(out: &mut Html, method: &str, authority: &str, target: &str, odd: &[Flag]) {
     out.put(
-        "<div class=\"title\"><h1><span class=\"method\">{}</span> <b>{}</b>{}</h1></div>",
-        &[&method, &authority, &target],
+        "<div class=\"title\"><h1><span class=\"method\">{}</span> <b>{}</b>{}</h1>{}</div>",
+        &[&method, &authority, &target, &flags(odd)],
     );
 }
 
@@ -210,7 +218,7 @@ fn raw(id: Id, side: &str) -> String {
 
 fn put_tunnel(out: &mut Html, tunnel: &Tunnel<'_>) {
     let authority = index::authority("", &tunnel.host, tunnel.port);
-    put_title(out, "tunnel", &authority, "");
+    put_title(out, "tunnel", &authority, "", &tunnel.flags);
     let why = if tunnel.passthrough {
         "Passed through unread: the passthrough list names the host."
     } else {
@@ -234,10 +242,13 @@ fn put_tunnel(out: &mut Html, tunnel: &Tunnel<'_>) {
 
 fn put_refused(out: &mut Html, refused: &Refused<'_>) {
     let authority = index::authority("", &refused.host, refused.port);
-    put_title(out, "refused", &authority, "");
+    put_title(out, "refused", &authority, "", &refused.flags);
     out.put("<section class=\"pane\"><p>{}</p><dl class=\"facts\">", &[&refused.detail]);
     put_common(out, refused.id, refused.run, refused.at);
     put_fact(out, "Refused by", &words::refused_by(refused.by));
+    if let Some(sni) = &refused.sni {
+        put_fact(out, "SNI", sni);
+    }
     if let Some(request) = &refused.request {
         put_fact(out, "Request", &mask::target(request));
     }

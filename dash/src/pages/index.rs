@@ -6,8 +6,9 @@ use agent_gate_store::record::Mode;
 use agent_gate_store::{Error, ExchangeRow, Filter, Id, Kind, Reader, RunRow, Timestamp};
 use serde::Serialize;
 
-use super::{frame, time};
+use super::{flags, frame, time};
 use crate::html::Html;
+use crate::notices::Notices;
 use crate::{mask, words};
 
 /// Rows on one page.
@@ -32,7 +33,7 @@ pub(crate) struct View {
 }
 
 /// The page.
-pub(crate) fn page(reader: &Reader, view: View) -> Result<String, Error> {
+pub(crate) fn page(reader: &Reader, view: View, notices: &Notices) -> Result<String, Error> {
     // Before the rows: what is committed in between comes once more over the live wire, not never.
     let committed = reader.committed()?;
     let runs = reader.runs(NAMED_RUNS)?;
@@ -49,7 +50,7 @@ pub(crate) fn page(reader: &Reader, view: View) -> Result<String, Error> {
     if rows.is_empty() {
         put_empty(&mut main, view);
     }
-    Ok(frame("Exchanges", &main))
+    Ok(frame("Exchanges", &main, notices))
 }
 
 /// What changed after `after`, for the script: the rows' facts, and the markup to put in.
@@ -232,7 +233,7 @@ fn exchange_row(row: &ExchangeRow, names: &Names, now: Timestamp) -> Html {
     Html::of(
         "<tr id=\"x-{}\" class=\"{}\"><td class=\"time\">{}</td>\
          <td class=\"by\"><a href=\"/?run={}\">{}</a></td><td class=\"method\">{}</td>\
-         <td class=\"what\"><a href=\"/exchange/{}\"><b>{}</b>{}</a></td>\
+         <td class=\"what\"><a href=\"/exchange/{}\"><b>{}</b>{}</a>{}</td>\
          <td class=\"status\"><span class=\"{}\">{}</span></td><td class=\"outcome\">{}</td>\
          <td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num took\">{}</td></tr>",
         &[
@@ -245,6 +246,7 @@ fn exchange_row(row: &ExchangeRow, names: &Names, now: Timestamp) -> Html {
             &id,
             &authority(&row.scheme, &row.host, row.port),
             &mask::target(&row.path),
+            &flags(&row.flags),
             &status_class,
             &status,
             &outcome,

@@ -5,12 +5,14 @@ pub(crate) mod index;
 pub(crate) mod message;
 
 use agent_gate_store::Timestamp;
+use agent_gate_store::record::Flag;
 
 use crate::html::Html;
+use crate::notices::Notices;
 use crate::words;
 
 /// A whole page around `main`.
-fn frame(title: &str, main: &Html) -> String {
+fn frame(title: &str, main: &Html, notices: &Notices) -> String {
     Html::of(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -21,10 +23,20 @@ fn frame(title: &str, main: &Html) -> String {
          <script src=\"/assets/app.js\" defer></script></head><body>\
          <header><a class=\"brand\" href=\"/\">agent-gate</a>\
          <span id=\"live\" hidden><i></i><span>live</span></span></header>\
-         <main>{}</main></body></html>\n",
-        &[&title, main],
+         <main>{}{}</main></body></html>\n",
+        &[&title, &notices.html(), main],
     )
     .into_string()
+}
+
+/// What is odd about something, a small label each.
+fn flags(flags: &[Flag]) -> Html {
+    let mut html = Html::new();
+    for &flag in flags {
+        let (label, meaning) = words::flag(flag);
+        html.put("<span class=\"flag\" title=\"{}\">{}</span>", &[&meaning, &label]);
+    }
+    html
 }
 
 /// A moment, short to read and whole for the script and the pointer.

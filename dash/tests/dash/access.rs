@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 
-use agent_gate_dash::{Error, Polling, Server};
+use agent_gate_dash::{Error, Notices, Polling, Server};
 use agent_gate_store::Id;
 use agent_gate_store::record::Body;
 
@@ -203,6 +203,6 @@ fn other_machines_are_never_served() {
     let fixture = Fixture::new();
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let changes = Box::new(Polling::new(fixture.layout.clone()));
-    let result = Server::start(listener, fixture.layout.clone(), changes);
+    let result = Server::start(listener, fixture.layout.clone(), changes, Notices::default());
     assert!(matches!(result, Err(Error::NotLoopback(_))));
 }

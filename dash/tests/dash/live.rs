@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use agent_gate_dash::{Polling, Server};
+use agent_gate_dash::{Notices, Polling, Server};
 use agent_gate_store::record::Body;
 use agent_gate_store::{Id, Record};
 
@@ -75,7 +75,8 @@ fn a_dashboard_without_a_gate_sees_what_another_process_commits() {
     let fixture = Fixture::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let changes = Box::new(Polling::new(fixture.layout.clone()));
-    let server = Server::start(listener, fixture.layout.clone(), changes).unwrap();
+    let server =
+        Server::start(listener, fixture.layout.clone(), changes, Notices::default()).unwrap();
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let (port, after) = (server.address().port(), fixture.seq());
     write!(

@@ -1,7 +1,7 @@
 //! What the pages show, and that captured text can neither become markup nor give credentials away.
 
 use agent_gate_store::record::{
-    Body, Field, Mode, Outcome, Refused, RefusedBy, RunEnd, Transferred, Tunnel,
+    Body, Field, Flag, Mode, Outcome, Refused, RefusedBy, RunEnd, Transferred, Tunnel,
 };
 use agent_gate_store::{Id, Record, Timestamp};
 
@@ -139,6 +139,44 @@ fn tunnels_and_refusals_have_one_pane() {
 }
 
 #[test]
+fn what_is_odd_has_a_label() {
+    let fixture = Fixture::new();
+    let run = fixture.run("claude");
+    let (mut plain, mut odd) = (request(run), request(run));
+    (plain.host, odd.host) = ("plain.example".into(), "odd.example".into());
+    odd.flags = vec![Flag::HostMismatch];
+    let mut tunnel = tunnel(run);
+    tunnel.flags = vec![Flag::ClientDistrust];
+    let ids = [plain.id, odd.id, tunnel.id];
+    fixture.write_all(&[Record::Request(plain), Record::Request(odd), Record::Tunnel(tunnel)]);
+    for target in ["/", "/api/exchanges?after=0"] {
+        let page = fixture.page(target);
+        assert_eq!(page.matches("host mismatch").count(), 1, "{page}");
+        assert_eq!(page.matches("client distrust").count(), 1, "{page}");
+    }
+    let pages = ids.map(|id| fixture.page(&format!("/exchange/{id}")));
+    assert!(!pages[0].contains("class=\"flag\""));
+    assert!(pages[1].contains("host mismatch") && pages[2].contains("client distrust"));
+}
+
+#[test]
+fn a_notice_stands_on_every_page_until_it_is_taken_back() {
+    let fixture = Fixture::new();
+    let request = request(fixture.run("claude"));
+    fixture.exchange(&request, Vec::new(), Body::empty());
+    let targets = ["/".to_owned(), format!("/exchange/{}", request.id), "/nowhere".to_owned()];
+    let stands = || {
+        let bodies = targets.iter().map(|target| fixture.get(target).body);
+        bodies.filter(|body| String::from_utf8_lossy(body).contains("list:2: &lt;")).count()
+    };
+    assert_eq!(stands(), 0);
+    fixture.notices.set(vec!["list:2: <x> is no host".to_owned()]);
+    assert_eq!(stands(), targets.len());
+    fixture.notices.set(Vec::new());
+    assert_eq!(stands(), 0);
+}
+
+#[test]
 fn runs_show_their_mode_reason_and_end() {
     let fixture = Fixture::new();
     let mut weaker = run("codex");
@@ -211,6 +249,7 @@ fn tunnel(run: Id) -> Tunnel<'static> {
         passthrough: true,
         outcome: Outcome::Complete,
         error: None,
+        flags: Vec::new(),
         transferred: Transferred { sent: 2000, received: 5 },
         duration_us: 1000,
     }
@@ -225,8 +264,10 @@ fn refused(run: Id) -> Refused<'static> {
         client: "127.0.0.1:40000".parse().unwrap(),
         host: "bad.example".into(),
         port: 443,
+        sni: None,
         request: Some("GET /x".into()),
         by: RefusedBy::Denylisted,
         detail: "denylist.txt names bad.example; remove it there to allow it".into(),
+        flags: Vec::new(),
     }
 }

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use agent_gate_dash::Server;
+use agent_gate_dash::{Notices, Server};
 use agent_gate_store::record::{
     Body, Field, Hash, Kept, Mode, Outcome, Request, RequestHead, Response, ResponseHead, Run,
     Timings,
@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A store with a dashboard over it. Fields end in this order.
 pub(crate) struct Fixture {
     pub(crate) server: Option<Server>,
+    pub(crate) notices: Notices,
     pub(crate) recorder: Recorder,
     pub(crate) layout: Layout,
     committed: Committed,
@@ -33,9 +34,12 @@ impl Fixture {
         layout.create().unwrap();
         let store = Store::open(&layout, Options::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server::start(listener, layout.clone(), Box::new(store.committed())).unwrap();
+        let notices = Notices::default();
+        let changes = Box::new(store.committed());
+        let server = Server::start(listener, layout.clone(), changes, notices.clone()).unwrap();
         Self {
             server: Some(server),
+            notices,
             recorder: store.recorder(),
             layout,
             committed: store.committed(),
@@ -207,6 +211,7 @@ pub(crate) fn request(run: Id) -> Request<'static> {
         body: Body::empty(),
         trailers: Vec::new(),
         complete: true,
+        flags: Vec::new(),
         duration_us: 1500,
     }
 }

@@ -40,6 +40,16 @@ impl Authority {
         }
     }
 
+    /// Until when the CA in `folder` is valid; `None` when there is none that the next gate would
+    /// use.
+    ///
+    /// # Errors
+    /// As of [`Self::load_or_create`].
+    pub(crate) fn valid_until(folder: &Path) -> Result<Option<SystemTime>, Error> {
+        let found = Files::new(folder).load()?;
+        Ok(found.and_then(|authority| end_of_validity(&authority.certificate_pem)))
+    }
+
     /// What signs leaves.
     pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
@@ -176,9 +186,12 @@ mod tests {
     fn a_ca_is_made_once_and_kept_private() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("ca");
+        assert!(Authority::valid_until(&folder).unwrap().is_none());
         let first = Authority::load_or_create(&folder).unwrap();
         let second = Authority::load_or_create(&folder).unwrap();
         assert_eq!(first.certificate_pem(), second.certificate_pem());
+        let left = Authority::valid_until(&folder).unwrap().unwrap() - VALIDITY;
+        assert!(left <= SystemTime::now());
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);
         assert_eq!(mode(&folder.join("key.pem")), 0o600);

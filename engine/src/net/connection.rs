@@ -9,7 +9,7 @@ use agent_gate_store::record::RefusedBy;
 use agent_gate_store::{HostName, Id, Timestamp};
 use monoio::net::TcpStream;
 
-use super::answer::refusal_detail;
+use super::answer::Refusal;
 use super::dns_server;
 use super::door::{Door, Target};
 use super::exchanges;
@@ -18,8 +18,7 @@ use super::run::Run;
 use super::stream::Stream;
 use super::tunnel;
 use super::worker::Worker;
-use crate::policy::Verdict;
-use crate::proto::head::RequestHead;
+use crate::proto::connect::{self, Connect};
 
 /// How a listener's connections begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +58,7 @@ pub(super) async fn serve(
         Entrance::Proxy => serve_proxy(&flow, stream).await,
         Entrance::Transparent => {
             let target = dialled(&flow.run, canonical(local));
-            open(&flow, target, stream).await;
+            tunnel::open(&flow, target, stream).await;
         }
         Entrance::Dns => dns_server::serve_tcp(&flow, stream).await,
     }
@@ -80,36 +79,19 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// The client believes it talks to the origin: the address it dialled says to which.
 fn dialled(run: &Run, address: SocketAddr) -> Target {
-    let host = run.names.name_of(address.ip()).unwrap_or_else(|| HostName::from(address.ip()));
-    Target { host, port: address.port() }
+    by_name(run, Target { host: HostName::from(address.ip()), port: address.port() })
 }
 
-/// Opens a tunnel to `target`, or ends the connection where nothing can be said.
-async fn open(flow: &Flow, target: Target, stream: Stream) {
-    match tunnel::verdict_for(flow, &target) {
-        Verdict::Refuse(by) => refuse_silently(flow, &target, by, stream).await,
-        verdict => tunnel::open(flow, target, verdict == Verdict::PassThrough, stream).await,
-    }
-}
-
-/// On a transparent connection a refusal can be told in clear-text HTTP only; the tunnel reads
-/// such a request and refuses it by itself, so only TLS is left without a word.
-async fn refuse_silently(flow: &Flow, target: &Target, by: RefusedBy, mut stream: Stream) {
-    let first = flow.control.alarm.until(flow.handshake_due(), async {
-        while stream.reader.data().is_empty() && matches!(stream.reader.fill().await, Ok(true)) {}
-    });
-    let speaks_tls = first.await.is_none() || stream.reader.data().first() == Some(&22);
-    if speaks_tls || stream.reader.data().is_empty() {
-        flow.record_refused(target, None, by, &refusal_detail(by, target, "")).await;
-        return stream.handle().abort();
-    }
-    let door = Door { target: Some(target.clone()), tls: None };
-    exchanges::serve(flow, &door, &mut stream).await;
+/// An address that we told for a name stands for that name, whoever goes to it: also a client that
+/// looks names up and then asks the proxy for the address.
+fn by_name(run: &Run, target: Target) -> Target {
+    let named = target.host.ip().and_then(|ip| run.names.name_of(ip));
+    Target { host: named.unwrap_or(target.host), port: target.port }
 }
 
 /// The client talks to a proxy: CONNECT, or requests in absolute form.
 async fn serve_proxy(flow: &Flow, mut stream: Stream) {
-    let door = Door { target: None, tls: None };
+    let door = Door { target: None, tls: None, refused: None };
     let (target, length) = match peek_connect(flow, &mut stream).await {
         First::Connect(target, length) => (target, length),
         First::Other => return exchanges::serve(flow, &door, &mut stream).await,
@@ -118,13 +100,13 @@ async fn serve_proxy(flow: &Flow, mut stream: Stream) {
     };
     stream.reader.consume(length);
     match target {
-        Ok(target) => connect_to(flow, target, stream).await,
+        Ok(target) => connect_to(flow, by_name(&flow.run, target), stream).await,
         Err(authority) => {
             let target = Target { host: exchanges::unknown_host(), port: 443 };
             let detail = format!("malformed CONNECT target {authority:?}: HOST:PORT is wanted");
-            let request = Some(format!("CONNECT {authority}"));
-            flow.record_refused(&target, request, RefusedBy::BadRequest, &detail).await;
-            exchanges::give(RefusedBy::BadRequest, &target, &detail, &mut stream).await;
+            let refusal = Refusal::of(RefusedBy::BadRequest, &target, detail);
+            flow.record_refused(&refusal, None, None).await;
+            exchanges::give(&refusal, None, &mut stream).await;
         }
     }
 }
@@ -150,17 +132,17 @@ async fn peek_connect(flow: &Flow, stream: &mut Stream) -> First {
     let limits = &flow.worker.shared.limits;
     let due = Instant::now() + limits.head_time_max;
     loop {
-        match RequestHead::parse(stream.reader.data()) {
-            Ok(Some((head, length)))
-                if head.is_method("CONNECT") && exchanges::is_within(&head, limits) =>
-            {
-                let authority = head.target().into_owned();
-                let target = Target::parse(&authority, None).ok_or(authority);
+        match connect::read(stream.reader.data()) {
+            Connect::Head { authority, length } if length <= limits.head_bytes_max => {
+                let target = Target::parse(authority, None).ok_or(authority.to_owned());
                 return First::Connect(target, length);
             }
-            Ok(Some(_)) | Err(_) => return First::Other,
-            Ok(None) if stream.reader.data().len() > limits.head_bytes_max => return First::Other,
-            Ok(None) => {
+            Connect::Malformed => return First::Connect(Err(String::new()), 0),
+            Connect::Head { .. } | Connect::Other => return First::Other,
+            Connect::Partial if stream.reader.data().len() > limits.head_bytes_max => {
+                return First::Other;
+            }
+            Connect::Partial => {
                 let next_line = exchanges::next_line(&mut stream.reader, limits.head_bytes_max);
                 match alarm.until(due, next_line).await {
                     Some(true) => {}
@@ -172,18 +154,13 @@ async fn peek_connect(flow: &Flow, stream: &mut Stream) -> First {
     }
 }
 
-/// Whatever fields CONNECT carries, `Connection: close` among them, the tunnel stays open.
+/// Whatever the lists say, the tunnel is opened: what they refuse is told inside, where an agent
+/// reads it. Whatever fields CONNECT carries, `Connection: close` among them, it stays open.
 async fn connect_to(flow: &Flow, target: Target, mut stream: Stream) {
-    let verdict = tunnel::verdict_for(flow, &target);
-    if let Verdict::Refuse(by) = verdict {
-        let detail = refusal_detail(by, &target, "");
-        let request = Some(format!("CONNECT {}:{}", target.host.as_str(), target.port));
-        flow.record_refused(&target, request, by, &detail).await;
-        return exchanges::give(by, &target, &detail, &mut stream).await;
-    }
     const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
-    if stream.writer.stage(ESTABLISHED).is_err() || stream.writer.flush().await.is_err() {
-        return; // the client is gone; nothing was asked of anyone
+    if stream.writer.stage(ESTABLISHED).is_ok() {
+        // A client that is gone already is found so by who reads next.
+        let _ = stream.writer.flush().await;
     }
-    tunnel::open(flow, target, verdict == Verdict::PassThrough, stream).await;
+    tunnel::open(flow, target, stream).await;
 }

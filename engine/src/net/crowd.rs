@@ -12,6 +12,7 @@ use agent_gate_store::{Id, Timestamp};
 use monoio::net::TcpStream;
 use monoio::time::{sleep, timeout};
 
+use super::answer::Refusal;
 use super::connection::{Entrance, target_of};
 use super::door::Target;
 use super::exchanges::{give, unknown_host};
@@ -139,7 +140,8 @@ async fn say_so(target: &Target, detail: &str, stream: TcpStream) {
     // It is closed after this, so a read that is dropped loses nothing that anybody waits for.
     let _ = timeout(LINGER_TIME_MAX, stream.reader.fill()).await;
     if looks_like_http(stream.reader.data()) {
-        give(RefusedBy::TooManyConnections, target, detail, &mut stream).await;
+        let by = RefusedBy::TooManyConnections;
+        give(&Refusal::of(by, target, detail.to_owned()), None, &mut stream).await;
     } else {
         stream.handle().abort();
     }
@@ -230,9 +232,11 @@ fn record(run: &Run, client: SocketAddr, target: &Target, detail: String) -> Rec
         client,
         host: target.host.as_str().to_owned().into(),
         port: target.port,
+        sni: None,
         request: None,
         by: RefusedBy::TooManyConnections,
         detail: detail.into(),
+        flags: Vec::new(),
     })
 }
 

@@ -6,10 +6,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use agent_gate_store::record::{Outcome, RefusedBy, Transferred};
+use agent_gate_store::record::{Flag, Outcome, RefusedBy, Transferred};
 use agent_gate_store::{Stopped, Timestamp};
 
-use super::answer::{self, Answer};
+use super::answer::{self, Answer, Refusal};
 use super::door::{Door, Target};
 use super::flow::{Flow, Stage};
 use super::observer::{ResponseEnd, ResponseObserver};
@@ -42,6 +42,8 @@ pub(super) struct Opening<'a> {
     pub(super) target: &'a Target,
     pub(super) head: &'a RequestHead,
     pub(super) framing: Framing,
+    /// What is odd about it.
+    pub(super) flags: &'a [Flag],
     /// When its first byte was there.
     pub(super) begun: (Timestamp, Instant),
 }
@@ -218,14 +220,20 @@ impl Exchange<'_> {
         self.request.drain(&mut down.reader).await;
         let (outcome, detail, answer) = match error {
             DialError::Failed { outcome, detail } => {
-                let answer = answer::failure(outcome, self.request.observer.target, &detail);
+                let answer = answer::failure(
+                    outcome,
+                    self.request.observer.target,
+                    &detail,
+                    self.request.head,
+                );
                 (outcome, detail, answer)
             }
             DialError::Refused { by, address, detail } => {
                 self.request.observer.address = Some(address);
-                self.record_refusal(by, &detail).await;
-                let answer = answer::refusal(by, self.request.observer.target, &detail);
-                (Outcome::AddressRefused, detail, answer)
+                let refusal = self.refusal(by, detail);
+                self.flow.record_refused(&refusal, None, Some(self.request.head)).await;
+                let answer = answer::refusal(&refusal, Some(self.request.head));
+                (Outcome::AddressRefused, refusal.detail, answer)
             }
         };
         self.give(&answer, down).await;
@@ -235,9 +243,9 @@ impl Exchange<'_> {
         After::Abort
     }
 
-    async fn record_refusal(&self, by: RefusedBy, detail: &str) {
-        let request = format!("{} {}", self.request.head.method(), self.request.head.target());
-        self.flow.record_refused(self.request.observer.target, Some(request), by, detail).await;
+    fn refusal(&self, by: RefusedBy, detail: String) -> Refusal {
+        let observer = &self.request.observer;
+        Refusal { target: observer.target.clone(), by, detail, flags: observer.flags.clone() }
     }
 
     /// Both ways are over: what to record, and what becomes of the connections.
@@ -254,7 +262,7 @@ impl Exchange<'_> {
             && !self.response.observer.has_arrived()
             && both.silent_for.is_none();
         if ended.end.is_none() && !self.response.begun && !ended.client_gone && !mirrored {
-            let given = ended.answer(self.request.observer.target);
+            let given = self.answer(&ended);
             self.give(&given, down).await;
             answer = Some(given);
         }
@@ -302,6 +310,18 @@ impl Exchange<'_> {
         };
         self.record_response(outcome, None, None).await;
         After::Abort
+    }
+
+    /// What a client that has got nothing yet is told.
+    fn answer(&self, ended: &Ended) -> Answer {
+        let detail = ended.error.clone().unwrap_or_default();
+        let (target, head) = (self.request.observer.target, self.request.head);
+        match ended.outcome {
+            Outcome::ClientBroken => {
+                answer::refusal(&self.refusal(RefusedBy::BadRequest, detail), Some(head))
+            }
+            outcome => answer::failure(outcome, target, &detail, head),
+        }
     }
 
     /// Sends an answer of the gate's own; a client that is gone misses it.
@@ -431,17 +451,6 @@ struct Ended {
     outcome: Outcome,
     error: Option<String>,
     client_gone: bool,
-}
-
-impl Ended {
-    /// What a client that has got nothing yet is told.
-    fn answer(&self, target: &Target) -> Answer {
-        let detail = self.error.as_deref().unwrap_or_default();
-        match self.outcome {
-            Outcome::ClientBroken => answer::refusal(RefusedBy::BadRequest, target, detail),
-            outcome => answer::failure(outcome, target, detail),
-        }
-    }
 }
 
 impl BothWays {

@@ -2,19 +2,20 @@
 
 use std::time::Instant;
 
-use agent_gate_store::record::{Outcome, RefusedBy};
+use agent_gate_store::record::{Flag, Outcome, RefusedBy};
 use agent_gate_store::{HostName, Timestamp};
 use futures_util::future::{Either, select};
 
-use super::answer::{self, refusal_detail};
-use super::door::{Door, Target};
+use super::answer::{self, HTTP2_GOODBYE, HTTP2_PREFACE, Refusal};
+use super::door::{Aliases, Door, Target};
 use super::exchange::{After, Opening, exchange};
 use super::flow::{Flow, Stage, TunnelEnd};
 use super::relay::linger;
 use super::stream::{Reader, Stream};
+use super::tunnel::passthrough_cure;
 use super::upstream::Upstream;
 use crate::Limits;
-use crate::policy::{Verdict, verdict};
+use crate::distrust::Unused;
 use crate::proto::framing::Framing;
 use crate::proto::head::RequestHead;
 
@@ -26,14 +27,18 @@ pub(super) async fn serve(flow: &Flow, door: &Door, down: &mut Stream) {
             break;
         };
         served += 1;
-        let (target, framing) = match admit(flow, door, &head) {
+        if served == 1 {
+            accepted(flow, door);
+        }
+        let Admitted { target, framing, flags } = match admit(flow, door, &head) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                refuse(flow, &refusal, &head, down).await;
+                let sni = door.sni().map(HostName::as_str);
+                refuse(flow, &refusal, sni, &head, down).await;
                 break;
             }
         };
-        let opening = Opening { door, target: &target, head: &head, framing, begun };
+        let opening = Opening { door, target: &target, head: &head, framing, flags: &flags, begun };
         // Boxed, so that an idle connection does not hold the room of a busy one.
         match Box::pin(exchange(flow, opening, down, kept.take())).await {
             After::Next(upstream) => {
@@ -88,7 +93,8 @@ async fn next_head(
             }
             Waited::TooLong if served == 0 => {
                 let error = "nothing was asked in time, so the gate closed (idle_seconds)";
-                record_end(flow, door, Outcome::Complete, Some(error.to_owned())).await;
+                let ending = Ending::new(Outcome::Complete, Some(error.to_owned()));
+                record_unused(flow, door, None, ending).await;
                 return None;
             }
             Waited::ClientGone | Waited::OriginGone | Waited::TooLong => return None,
@@ -99,7 +105,14 @@ async fn next_head(
     let limits = &flow.worker.shared.limits;
     let due = begun.1 + limits.head_time_max;
     loop {
-        match RequestHead::parse(down.reader.data()) {
+        let data = down.reader.data();
+        if data.starts_with(HTTP2_PREFACE) {
+            refuse_http2(flow, door, down).await;
+            return None;
+        }
+        let found =
+            if HTTP2_PREFACE.starts_with(data) { Ok(None) } else { RequestHead::parse(data) };
+        match found {
             Ok(Some((head, length))) => {
                 if !is_within(&head, limits) {
                     let words = words_for_size(length, head.head.field_count(), limits);
@@ -120,7 +133,8 @@ async fn next_head(
                     Some(true) => {}
                     Some(false) => {
                         let error = "the client went away in mid-head".to_owned();
-                        record_end(flow, door, Outcome::CutByClient, Some(error)).await;
+                        let ending = Ending::new(Outcome::CutByClient, Some(error));
+                        record_unused(flow, door, None, ending).await;
                         return None;
                     }
                     None => {
@@ -169,12 +183,11 @@ pub(super) async fn next_line(reader: &mut Reader, bytes_max: usize) -> bool {
 
 /// A head that has not come to its end in time: the client is told, in case it only is slow.
 pub(super) async fn give_up_head(flow: &Flow, door: &Door, down: &mut Stream) {
-    let unknown = Target { host: unknown_host(), port: 80 };
-    let target = door.target.as_ref().unwrap_or(&unknown);
     let seconds = flow.worker.shared.limits.head_time_max.as_secs();
     let detail = format!("the request's head was not whole within {seconds} s (head_seconds)");
-    flow.record_refused(target, None, RefusedBy::HeadTimeout, &detail).await;
-    give(RefusedBy::HeadTimeout, target, &detail, down).await;
+    let refusal = refusal_at(door, RefusedBy::HeadTimeout, detail);
+    flow.record_refused(&refusal, door.sni().map(HostName::as_str), None).await;
+    give(&refusal, None, down).await;
 }
 
 /// What an idle connection came to.
@@ -219,21 +232,81 @@ async fn wait_for_data(flow: &Flow, down: &mut Stream, kept: &mut Option<Upstrea
     waited
 }
 
-/// A client that finishes TLS and closes without a word most likely does not trust the CA
-/// (TLS 1.3 lets it say so only after the handshake).
-async fn ended_without_request(flow: &Flow, door: &Door) {
-    if door.tls.is_some() {
-        let error = "TLS was agreed, then the client closed without a request: perhaps it does not \
-                     trust agent-gate's CA, or it only opened the connection in advance";
-        record_end(flow, door, Outcome::ClientClosedEarly, Some(error.to_owned())).await;
-    } else {
-        record_end(flow, door, Outcome::Complete, None).await;
+/// Whoever sends a request over TLS has accepted our certificate.
+fn accepted(flow: &Flow, door: &Door) {
+    if door.tls.is_some()
+        && let Some(host) = door.asked_host()
+    {
+        flow.run.distrust.used(host);
     }
 }
 
-async fn record_end(flow: &Flow, door: &Door, outcome: Outcome, error: Option<String>) {
+/// A client that finishes TLS and closes without a word has opened the connection in advance, or
+/// does not trust the CA (TLS 1.3 lets it say so only after the handshake).
+async fn ended_without_request(flow: &Flow, door: &Door) {
+    const UNUSED: &str = "TLS was agreed, then the client closed without a request";
+    let mut ending = Ending::new(Outcome::Complete, None);
+    if door.tls.is_some()
+        && !flow.control.is_aborted()
+        && let Some(host) = door.asked_host()
+    {
+        match flow.run.distrust.unused(host) {
+            Unused::InAdvance => {}
+            Unused::Unclear => {
+                ending.outcome = Outcome::ClientClosedEarly;
+                ending.error = Some(format!(
+                    "{UNUSED}: it opened the connection in advance, or does not trust agent-gate's CA"
+                ));
+            }
+            Unused::Distrust(times) => {
+                ending.outcome = Outcome::ClientClosedEarly;
+                ending.flags.push(Flag::ClientDistrust);
+                let cure = passthrough_cure(door, door.sni().map(HostName::as_str));
+                ending.error = Some(format!(
+                    "{UNUSED}, {times} times in a row and never otherwise: it probably does not \
+                     trust agent-gate's CA or pins the origin's certificate; {cure}"
+                ));
+            }
+        }
+    }
+    record_unused(flow, door, None, ending).await;
+}
+
+/// How a connection ended that carried no exchange.
+pub(super) struct Ending {
+    pub(super) outcome: Outcome,
+    /// Why, in words.
+    pub(super) error: Option<String>,
+    /// What is odd about it, besides its names.
+    pub(super) flags: Vec<Flag>,
+}
+
+impl Ending {
+    pub(super) fn new(outcome: Outcome, error: Option<String>) -> Self {
+        Self { outcome, error, flags: Vec::new() }
+    }
+}
+
+/// Records a connection that carried no exchange: as refused, if nothing in it would have passed.
+/// `sni`: the name in its hello, where the handshake did not come to its end.
+pub(super) async fn record_unused(flow: &Flow, door: &Door, sni: Option<&str>, ending: Ending) {
     let Some(target) = &door.target else { return };
-    let sni = door.tls.as_ref().and_then(|t| t.sni.as_ref()).map(HostName::as_str);
+    let Ending { outcome, error, mut flags } = ending;
+    let sni = sni.or(door.sni().map(HostName::as_str));
+    if let Some(refused) = &door.refused {
+        let mut refusal = refused.clone();
+        if let Some(error) = error {
+            refusal.detail = format!("{}; {error}", refusal.detail);
+        }
+        flags.retain(|flag| !refusal.flags.contains(flag));
+        refusal.flags.append(&mut flags);
+        return flow.record_refused(&refusal, sni, None).await;
+    }
+    if let Some(name) = door.sni() {
+        let mut aliases = Aliases::new(target);
+        aliases.said(name, target.port);
+        flags.extend(aliases.flags());
+    }
     flow.record_tunnel(TunnelEnd {
         target,
         address: None,
@@ -242,101 +315,115 @@ async fn record_end(flow: &Flow, door: &Door, outcome: Outcome, error: Option<St
         passthrough: false,
         outcome,
         error,
+        flags,
         transferred: Default::default(),
     })
     .await;
 }
 
-/// Why a request does not pass.
-struct Refusal {
+/// A request that may pass: whom it is for, how long it is, and what is odd about it.
+struct Admitted {
     target: Target,
-    by: RefusedBy,
-    detail: String,
+    framing: Framing,
+    flags: Vec<Flag>,
 }
 
-/// Whom the request is for and how long it is, if policy lets it pass.
-fn admit(flow: &Flow, door: &Door, head: &RequestHead) -> Result<(Target, Framing), Refusal> {
-    let malformed = |target: &Target, detail: &dyn std::fmt::Display| Refusal {
-        target: target.clone(),
-        by: RefusedBy::BadRequest,
-        detail: format!("malformed request: {detail}"),
+/// Whom the request is for and how long it is, if policy lets it pass. Every name it goes by is
+/// asked about: the strictest answer counts. A host that is to pass unread passes here too, but
+/// read: it has come in where it can be.
+fn admit(flow: &Flow, door: &Door, head: &RequestHead) -> Result<Admitted, Refusal> {
+    let malformed = |target: &Target, detail: &dyn std::fmt::Display| {
+        Refusal::of(RefusedBy::BadRequest, target, format!("malformed request: {detail}"))
     };
     let default_port = if door.tls.is_some() { 443 } else { 80 };
     let unknown = Target { host: unknown_host(), port: default_port };
     let at_door = door.target.as_ref().unwrap_or(&unknown);
-    let named = head.host().map_err(|e| malformed(at_door, &e))?;
-    let named = named
-        .map(|h| {
-            Target::parse(h, Some(at_door.port)).ok_or_else(|| malformed(at_door, &"bad Host"))
-        })
-        .transpose()?;
+    let request_target = head.target();
+    let absolute = absolute_form(&request_target);
     let target = match &door.target {
         Some(target) => target.clone(),
-        None => absolute_target(&head.target())
-            .ok_or_else(|| malformed(named.as_ref().unwrap_or(&unknown), &NOT_ABSOLUTE))?,
+        None => match absolute {
+            Some(("http", authority)) => Target::parse(authority, Some(80)),
+            _ => None,
+        }
+        .ok_or_else(|| malformed(at_door, &NOT_ABSOLUTE))?,
     };
+    let mut aliases = Aliases::new(&target);
+    if let Some(sni) = door.sni() {
+        aliases.said(sni, target.port);
+    }
+    let host = head.host().map_err(|e| malformed(&target, &e))?;
+    for authority in host.into_iter().chain(absolute.map(|(_, authority)| authority)) {
+        let named = Target::parse(authority, Some(target.port))
+            .ok_or_else(|| malformed(&target, &"bad Host"))?;
+        // It is reached by the connection's port, whatever port it names.
+        aliases.said(&named.host, target.port);
+        aliases.said(&named.host, named.port);
+    }
+    if let Some(refusal) = aliases.refusal(flow) {
+        return Err(refusal);
+    }
     if head.is_method("CONNECT") {
         return Err(malformed(&target, &"CONNECT inside a tunnel"));
     }
     let framing = Framing::of_request(head).map_err(|e| malformed(&target, &e))?;
-    allowed(flow, &target)?;
-    // A Host that names another host than the connection's is asked about too: the stricter
-    // answer counts.
-    if let Some(named) = named.filter(|n| n.host != target.host) {
-        allowed(flow, &Target { host: named.host, port: target.port })?;
-    }
-    Ok((target, framing))
+    let flags = aliases.flags();
+    Ok(Admitted { target, framing, flags })
 }
 
 const NOT_ABSOLUTE: &str = "this is a proxy; it takes CONNECT and http:// targets";
 
-/// Whom an absolute-form target names (RFC 9112, section 3.2.2).
-fn absolute_target(target: &str) -> Option<Target> {
-    let scheme_end = target.find("://")?;
-    if !target[..scheme_end].eq_ignore_ascii_case("http") {
-        return None;
-    }
-    let rest = &target[scheme_end + 3..];
+/// Scheme and authority of a target in absolute form (RFC 9112, section 3.2.2).
+fn absolute_form(target: &str) -> Option<(&'static str, &str)> {
+    let (scheme, rest) = target.split_once("://")?;
+    let scheme = ["http", "https"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    Target::parse(host, Some(80))
+    Some((scheme, authority.rsplit_once('@').map_or(authority, |(_, host)| host)))
 }
 
-/// Stands where no host is known.
+/// Stands where no name can be told.
 pub(super) fn unknown_host() -> HostName {
     HostName::parse("unknown.invalid").expect("a valid name")
 }
 
-/// Asks the lists about `target`. Passed-through hosts are let through here: what came in clear
-/// text is read all the same.
-fn allowed(flow: &Flow, target: &Target) -> Result<(), Refusal> {
-    let lists = flow.worker.shared.lists.load();
-    match verdict(&lists, flow.run.enforce_allowlist, &target.host, target.port) {
-        Verdict::Refuse(by) => {
-            Err(Refusal { target: target.clone(), by, detail: refusal_detail(by, target, "") })
-        }
-        Verdict::PassThrough | Verdict::Intercept => Ok(()),
-    }
-}
-
-async fn refuse(flow: &Flow, refusal: &Refusal, head: &RequestHead, down: &mut Stream) {
-    let Refusal { target, by, detail } = refusal;
-    let request = format!("{} {}", head.method(), head.target());
-    flow.record_refused(target, Some(request), *by, detail).await;
-    give(*by, target, detail, down).await;
+async fn refuse(
+    flow: &Flow,
+    refusal: &Refusal,
+    sni: Option<&str>,
+    head: &RequestHead,
+    down: &mut Stream,
+) {
+    flow.record_refused(refusal, sni, Some(head)).await;
+    give(refusal, Some(head), down).await;
 }
 
 async fn broken_head(flow: &Flow, door: &Door, error: &str, down: &mut Stream) {
+    let detail = format!("malformed request: {error}");
+    let refusal = refusal_at(door, RefusedBy::BadRequest, detail);
+    flow.record_refused(&refusal, door.sni().map(HostName::as_str), None).await;
+    give(&refusal, None, down).await;
+}
+
+/// Prior knowledge (RFC 9113, section 3.3): the client speaks HTTP/2 without having asked.
+async fn refuse_http2(flow: &Flow, door: &Door, down: &mut Stream) {
+    let detail = "HTTP/2 with prior knowledge; the gate speaks HTTP/1.1".to_owned();
+    let refusal = refusal_at(door, RefusedBy::UnknownProtocol, detail);
+    flow.record_refused(&refusal, door.sni().map(HostName::as_str), None).await;
+    if down.writer.stage(HTTP2_GOODBYE).is_ok() {
+        linger(down).await;
+    }
+}
+
+/// Why what came in there does not pass: the lists' reason, if they have one, else this.
+fn refusal_at(door: &Door, by: RefusedBy, detail: String) -> Refusal {
     let unknown = Target { host: unknown_host(), port: 80 };
     let target = door.target.as_ref().unwrap_or(&unknown);
-    let detail = format!("malformed request: {error}");
-    flow.record_refused(target, None, RefusedBy::BadRequest, &detail).await;
-    give(RefusedBy::BadRequest, target, &detail, down).await;
+    door.refused.clone().unwrap_or_else(|| Refusal::of(by, target, detail))
 }
 
 /// Sends a refusal and ends the connection.
-pub(super) async fn give(by: RefusedBy, target: &Target, detail: &str, down: &mut Stream) {
-    let answer = answer::refusal(by, target, detail);
+pub(super) async fn give(refusal: &Refusal, head: Option<&RequestHead>, down: &mut Stream) {
+    let answer = answer::refusal(refusal, head);
     if down.writer.stage(&answer.bytes).is_ok() {
         linger(down).await;
     }

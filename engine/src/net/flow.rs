@@ -6,14 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use agent_gate_store::record::{Outcome, Record, Refused, RefusedBy, Transferred, Tunnel};
+use agent_gate_store::record::{Flag, Outcome, Record, Refused, Transferred, Tunnel};
 use agent_gate_store::{Id, Timestamp};
 
 use super::alarm::Alarm;
+use super::answer::Refusal;
 use super::door::Target;
 use super::run::Run;
 use super::socket::Handle;
 use super::worker::Worker;
+use crate::proto::head::RequestHead;
 
 /// A flow: who it is, and how it can be ended from outside.
 pub(super) struct Flow {
@@ -96,6 +98,7 @@ pub(super) struct TunnelEnd<'a> {
     pub(super) passthrough: bool,
     pub(super) outcome: Outcome,
     pub(super) error: Option<String>,
+    pub(super) flags: Vec<Flag>,
     pub(super) transferred: Transferred,
 }
 
@@ -120,20 +123,21 @@ impl Flow {
             passthrough: end.passthrough,
             outcome: end.outcome,
             error: end.error.map(Into::into),
+            flags: end.flags,
             transferred: end.transferred,
             duration_us: micros(self.opened.elapsed()),
         });
         self.worker.record(&record).await;
     }
 
-    /// Records what was refused.
+    /// Records what was refused: a request, or a connection that ended without any.
     pub(super) async fn record_refused(
         &self,
-        target: &Target,
-        request: Option<String>,
-        by: RefusedBy,
-        detail: &str,
+        refusal: &Refusal,
+        sni: Option<&str>,
+        request: Option<&RequestHead>,
     ) {
+        let Refusal { target, by, detail, flags } = refusal;
         let record = Record::Refused(Refused {
             id: Id::new(),
             run: self.run.id,
@@ -142,9 +146,11 @@ impl Flow {
             client: self.client,
             host: target.host.as_str().into(),
             port: target.port,
-            request: request.map(Into::into),
-            by,
-            detail: detail.into(),
+            sni: sni.map(Into::into),
+            request: request.map(|head| format!("{} {}", head.method(), head.target()).into()),
+            by: *by,
+            detail: detail.as_str().into(),
+            flags: flags.clone(),
         });
         self.worker.record(&record).await;
     }

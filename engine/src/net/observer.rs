@@ -29,6 +29,8 @@ pub(super) struct RequestObserver<'a> {
     pub(super) address: Option<SocketAddr>,
     /// The proxy on its way, as `host:port`.
     pub(super) via: Option<String>,
+    /// What is odd about it.
+    pub(super) flags: Vec<record::Flag>,
     flow: &'a Flow,
     door: &'a Door,
     at: Timestamp,
@@ -57,6 +59,7 @@ impl<'a> RequestObserver<'a> {
             started: begun.1,
             address: None,
             via: None,
+            flags: Vec::new(),
             flow,
             door,
             at: begun.0,
@@ -141,6 +144,7 @@ impl<'a> RequestObserver<'a> {
             body: record::Body { decoded: self.decoded.take(), ..self.capture.body() },
             trailers: std::mem::take(&mut self.trailers),
             complete,
+            flags: self.flags.clone(),
             duration_us: micros(self.started.elapsed()),
         })
     }

@@ -49,8 +49,9 @@ impl<'a> RequestSide<'a> {
         opening: &Opening<'a>,
         forwarded_by: Option<&UpstreamProxy>,
     ) -> Self {
-        let Opening { door, target, head, framing, begun } = *opening;
+        let Opening { door, target, head, framing, flags, begun } = *opening;
         let mut observer = RequestObserver::new(flow, door, target, head.record(), begun);
+        observer.flags = flags.to_vec();
         if let Framing::Length(length) = framing {
             observer.expect(length);
         }

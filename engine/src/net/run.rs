@@ -15,6 +15,7 @@ use super::crowd::{Count, TurnedAway};
 use super::door::Target;
 use super::names::Names;
 use super::upstream::Route;
+use crate::distrust::Distrust;
 use crate::upstream_proxy::UpstreamProxies;
 use crate::upstream_trust::UpstreamTls;
 use crate::{Error, ResolveRule, RunSettings};
@@ -35,6 +36,8 @@ pub(crate) struct Run {
     pub(super) connections: Count,
     /// Those that were one too many.
     pub(super) turned_away: TurnedAway,
+    /// Whether its clients accept our certificates.
+    pub(super) distrust: Distrust,
     resolve: Vec<ResolveRule>,
     proxies: UpstreamProxies,
     exchanges: AtomicU64,
@@ -61,6 +64,7 @@ impl Run {
             names: Names::default(),
             connections: Count::new(connections_max),
             turned_away: TurnedAway::default(),
+            distrust: Distrust::default(),
             resolve: settings.resolve,
             proxies: settings.proxies,
             exchanges: AtomicU64::new(0),

@@ -200,6 +200,11 @@ fn run_worker(
     Ok(())
 }
 
+/// Whether [`build_ring`] works here.
+pub(crate) fn try_ring() -> io::Result<()> {
+    build_ring().map(drop)
+}
+
 /// A runtime on io_uring. Completions wait until the worker asks for them, where the kernel can do
 /// that (5.19 on), instead of interrupting it. Locked memory may be short for the larger ring.
 fn build_ring() -> io::Result<monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>> {

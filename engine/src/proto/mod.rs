@@ -3,6 +3,7 @@
 pub(crate) mod body;
 pub(crate) mod chunked;
 pub(crate) mod client_hello;
+pub(crate) mod connect;
 pub(crate) mod connect_answer;
 pub(crate) mod dns;
 pub(crate) mod forward;

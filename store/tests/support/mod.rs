@@ -146,6 +146,7 @@ pub(crate) fn request(id: Id, run: Id, body: Body<'static>) -> Request<'static> 
         body,
         trailers: Vec::new(),
         complete: true,
+        flags: Vec::new(),
         duration_us: 120,
     }
 }
@@ -192,6 +193,7 @@ pub(crate) fn tunnel(run: Id) -> Record<'static> {
         passthrough: true,
         outcome: Outcome::CutByClient,
         error: Some("reset".into()),
+        flags: Vec::new(),
         transferred: Transferred { sent: 10, received: 20 },
         duration_us: 30,
     })
@@ -206,9 +208,11 @@ pub(crate) fn refused(run: Id, request: Option<&'static str>) -> Record<'static>
         client: "127.0.0.1:1".parse().unwrap(),
         host: "bad.example".into(),
         port: 80,
+        sni: None,
         request: request.map(Into::into),
         by: RefusedBy::Denylisted,
         detail: "denylist.txt names it".into(),
+        flags: Vec::new(),
     })
 }
 

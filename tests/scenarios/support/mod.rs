@@ -14,6 +14,7 @@ pub(crate) mod proxy;
 pub(crate) mod pseudo_terminal;
 pub(crate) mod python;
 pub(crate) mod staying_client;
+pub(crate) mod tunnel;
 
 use std::time::{Duration, Instant};
 
