@@ -31,8 +31,10 @@ use origin::Origin;
 /// Whom the scripted agent talks to: a name that resolves to our own origin in this run.
 const HOST: &str = "api.anthropic.com";
 
-/// Settings of the demo's gate: any dashboard port, no linger beyond the demo itself.
-const SETTINGS: &str = "[ports]\ndashboard = 0\n[gate]\nlinger_seconds = 0\n";
+/// Settings of the demo's gate: any dashboard port, no linger beyond the demo itself, and nothing to
+/// do with the user's proxies.
+const SETTINGS: &str = "[ports]\ndashboard = 0\n[gate]\nlinger_seconds = 0\n\
+                        [upstream]\nproxy_from_environment = false\n";
 
 /// Plays the demo; with `once` it ends at once and its exit code says whether all was captured.
 ///
