@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use agent_gate_engine::{Config, Driver, Engine, Limits, Listener, RunSettings, UpstreamProxies};
-use agent_gate_store::record::{Kept, Mode, Outcome, Record, RefusedBy};
+use agent_gate_store::record::{Field, Kept, Mode, Outcome, Record, RefusedBy};
 use agent_gate_store::{Filter, HostList, HostLists, Id, Layout, Options, Reader, Store};
 
 /// An engine with one run, an origin's listening socket, and the store they write to.
@@ -127,7 +127,7 @@ const HOST: &str = "Host: origin.example\r\n";
 fn exchanges_follow_each_other_on_one_connection() {
     for driver in DRIVERS {
         let bench = Bench::new(driver);
-        let chunked = "2;x=y\r\nhi\r\n3\r\n yo\r\n0\r\nT: 1\r\n\r\n";
+        let chunked = "2\r\nhi\r\n3\r\n yo\r\n0\r\nT: 1\r\n\r\n";
         // (as the client sends it, as the origin sees it, answer, request body, response body)
         let exchanges = [
             (
@@ -262,29 +262,162 @@ fn a_client_that_goes_away_is_recorded_with_what_it_sent() {
     assert!(!request.complete);
 }
 
+/// Each request goes to the gate alone; the answer is a 400 that says why, and so does the record.
 #[test]
 fn malformed_requests_go_nowhere() {
-    for request in [
-        format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST}{HOST}\r\n"),
-        format!(
-            "POST {ABSOLUTE}/ HTTP/1.1\r\n{HOST}Content-Length: 1\r\nContent-Length: 2\r\n\r\n"
+    for (request, reason) in [
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST}{HOST}\r\n"), "more than one Host"),
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\r\n\r\n"), "no Host"),
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\r\nHost: a b\r\n\r\n"), "a Host field that is not"),
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\r\nHost: other.example\r\n\r\n"), "names another host"),
+        (
+            format!(
+                "POST {ABSOLUTE}/ HTTP/1.1\r\n{HOST}Content-Length: 1\r\nContent-Length: 1\r\n\r\n"
+            ),
+            "more than one Content-Length",
         ),
-        format!(
-            "POST {ABSOLUTE}/ HTTP/1.1\r\n{HOST}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        (
+            format!(
+                "POST {ABSOLUTE}/ HTTP/1.1\r\n{HOST}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ),
+            "both Transfer-Encoding and Content-Length",
         ),
-        format!("GET {ABSOLUTE}/ HTTP/1.1\n{HOST}\r\n"),
-        "GET / HTTP/1.1\r\nHost: origin.example\r\n\r\n".to_owned(),
-        "CONNECT origin.example HTTP/1.1\r\n\r\n".to_owned(),
-        "no http at all\r\n\r\n".to_owned(),
+        (
+            format!("POST {ABSOLUTE}/ HTTP/1.1\r\n{HOST}Transfer-Encoding: gzip, chunked\r\n\r\n"),
+            "other than exactly \\\"chunked\\\"",
+        ),
+        (
+            format!("POST {ABSOLUTE}/ HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n"),
+            "in an HTTP/1.0 request",
+        ),
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\n{HOST}\r\n"), "a line feed without"),
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST}A: b\rc\r\n\r\n"), "a carriage return without"),
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST} folded\r\n\r\n"), "a folded field line"),
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST}A : b\r\n\r\n"), "before its colon"),
+        (
+            format!("GET {ABSOLUTE}/\u{1} HTTP/1.1\r\n{HOST}\r\n"),
+            "a control byte in the request target",
+        ),
+        (format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST}A: \0\r\n\r\n"), "a NUL byte"),
+        (
+            format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST}{}\r\n", "A: b\r\n".repeat(2000)),
+            "more than 1024 fields",
+        ),
+        (
+            format!("GET {ABSOLUTE}/ HTTP/1.1\r\n{HOST}A: {}", "b".repeat(300_000)),
+            "longer than 262144 bytes",
+        ),
+        ("GET / HTTP/1.1\r\nHost: origin.example\r\n\r\n".to_owned(), "this is a proxy"),
+        ("CONNECT origin.example HTTP/1.1\r\n\r\n".to_owned(), "HOST:PORT is wanted"),
+        ("no http at all\r\n\r\n".to_owned(), "something other than HTTP/1.x"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "HTTP/2 with prior knowledge"),
     ] {
         let bench = Bench::new(Driver::Auto);
         let mut client = bench.client();
         client.write_all(request.as_bytes()).unwrap();
         let received = String::from_utf8(read_to_end(client)).unwrap();
-        assert!(received.starts_with("HTTP/1.1 400 "), "{request:?}: {received}");
+        let shown = &request[..request.len().min(200)];
+        assert!(received.starts_with("HTTP/1.1 400 "), "{shown:?}: {received}");
         assert!(received.contains("X-Agent-Gate-Block: bad_request\r\n"), "{received}");
+        assert!(received.contains(reason), "{shown:?}: {received}");
+        bench.origin.set_nonblocking(true).unwrap();
+        assert!(bench.origin.accept().is_err(), "{shown:?} reached the origin");
         let found = bench.finish();
-        assert_eq!(found[0].row.refused_by, Some(RefusedBy::BadRequest), "{request:?}");
+        assert_eq!(found[0].row.refused_by, Some(RefusedBy::BadRequest), "{shown:?}");
+    }
+}
+
+/// The head is right, but the body breaks its framing: it is never seen as whole, the client is
+/// told, and the record has what came.
+#[test]
+fn bodies_that_break_their_framing_are_not_whole() {
+    for (body, reason) in [
+        ("x\r\n", "no chunk size"),
+        ("2\r\nhi\n0\r\n\r\n", "a line feed without a carriage return"),
+        ("2;a=\"\r\nhi\r\n0\r\n\r\n", "a line end in a quoted string"),
+        ("2\r\nhi\r\n0\r\nA: b\n\r\n", "a line feed without a carriage return"),
+        ("2\r\nhi\r\n0\r\nA: b\r\n c\r\n\r\n", "a folded trailer field"),
+        ("2\r\nhi\r\n0\r\nContent-Length: 5\r\n\r\n", "a trailer field that would change"),
+    ] {
+        let bench = Bench::new(Driver::Auto);
+        let origin = bench.origin.try_clone().unwrap();
+        let upstream = thread::spawn(move || read_to_end(origin.accept().unwrap().0));
+        let head = format!("POST {ABSOLUTE}/ HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n");
+        let mut client = bench.client();
+        client.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        let received = String::from_utf8(read_to_end(client)).unwrap();
+        assert!(received.starts_with("HTTP/1.1 400 "), "{body:?}: {received}");
+        assert!(received.contains(reason), "{body:?}: {received}");
+        let upstream = String::from_utf8(upstream.join().unwrap()).unwrap();
+        assert!(!upstream.ends_with("0\r\n\r\n") && !upstream.ends_with("\n\n"), "{upstream:?}");
+        let found = bench.finish();
+        assert_eq!(outcome(&found[0]), Outcome::ClientBroken, "{body:?}");
+    }
+}
+
+/// What is changed on its way, and the record that keeps what came.
+#[test]
+fn heads_that_are_changed_are_recorded_as_they_came() {
+    let bench = Bench::new(Driver::Auto);
+    let h2c = "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAE\r\nUpgrade: h2c\r\n";
+    let chunked = "2;x=\"y;\"\r\nhi\r\n0;z\r\nT: 1\r\n\r\n";
+    let seen = format!(
+        "POST /a HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nT: 1\r\n\r\n"
+    );
+    let answer = format!(
+        "HTTP/1.1 103 Early Hints\r\nAlt-Svc: h3=\":1\"\r\n\r\n\
+         HTTP/1.1 200 OK\r\nAlt-Svc: h3=\":443\"; ma=1\r\nA : b\r\n c\r\nContent-Length: 9\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{chunked}"
+    );
+    let given = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nA: b   c\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nT: 1\r\n\r\n";
+    let origin = bench.origin(vec![(seen.into(), answer.into())]);
+    let mut client = bench.client();
+    let request = format!(
+        "POST {ABSOLUTE}/a HTTP/1.1\r\n{HOST}{h2c}Transfer-Encoding: chunked\r\n\r\n{chunked}"
+    );
+    client.write_all(request.as_bytes()).unwrap();
+    assert_eq!(String::from_utf8(read_to_end(client)).unwrap(), given);
+    origin.join().unwrap();
+    let found = bench.finish();
+    assert_eq!(outcome(&found[0]), Outcome::Complete);
+    let Some(Record::Request(request)) = &found[0].request else { panic!("no request") };
+    let Some(Record::Response(response)) = &found[0].response else { panic!("no response") };
+    let line =
+        |field: &Field<'_>| format!("{}: {}", field.name, String::from_utf8_lossy(&field.value));
+    let lines = |fields: &[Field<'_>]| fields.iter().map(line).collect::<Vec<_>>().join("\r\n");
+    assert_eq!(request.head.target, format!("{ABSOLUTE}/a"));
+    assert_eq!(lines(&request.head.fields), format!("{HOST}{h2c}Transfer-Encoding: chunked"));
+    assert_eq!(lines(&request.trailers), "T: 1");
+    assert_eq!(lines(&response.interim[0].fields), "Alt-Svc: h3=\":1\"");
+    let head = &response.head.as_ref().unwrap().fields;
+    assert_eq!(
+        lines(head),
+        "Alt-Svc: h3=\":443\"; ma=1\r\nA: b\r\n c\r\nContent-Length: 9\r\nTransfer-Encoding: chunked"
+    );
+    assert_eq!(lines(&response.trailers), "T: 1");
+}
+
+/// What no client would have understood for certain is not handed on: the client is told.
+#[test]
+fn responses_without_a_certain_end_give_a_502() {
+    for fields in [
+        "Content-Length: 1\r\nContent-Length: 2\r\n",
+        "Content-Length: 1, 2\r\n",
+        "Content-Length: x\r\n",
+        "Content-Length:\r\n",
+    ] {
+        let bench = Bench::new(Driver::Auto);
+        let request = format!("GET /a HTTP/1.1\r\n{HOST}\r\n");
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\nab");
+        let origin = bench.origin(vec![(request.clone().into(), answer.into())]);
+        let mut client = bench.client();
+        client.write_all(request.replace("/a", &format!("{ABSOLUTE}/a")).as_bytes()).unwrap();
+        let received = String::from_utf8(read_to_end(client)).unwrap();
+        assert!(received.starts_with("HTTP/1.1 502 "), "{fields:?}: {received}");
+        assert!(received.contains("Content-Length"), "{fields:?}: {received}");
+        origin.join().unwrap();
+        assert_eq!(outcome(&bench.finish()[0]), Outcome::OriginBroken, "{fields:?}");
     }
 }
 

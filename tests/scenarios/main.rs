@@ -8,7 +8,9 @@
 //! | [`python`] | requests and httpx |
 //! | [`node`] | Node's fetch |
 //! | [`framing`] | every way in which HTTP/1.1 says where a message ends, and what comes before and after |
+//! | [`differential`] | 500 exchanges made up from a seed: sent directly and through the gate, they arrive the same |
 //! | [`odd_requests`] | pipelined, byte by byte, very long, and what could be smuggled |
+//! | [`odd_answers`] | answers that only some clients understand: with a gate, the same ones do |
 //! | [`streams`] | server-sent events arrive one by one |
 //! | [`codings`] | gzip, deflate, br and zstd, sound and flawed: passed as they are, read decoded |
 //! | [`big_bodies`] | a gigabyte each way while the gate's memory stays flat |
@@ -46,6 +48,7 @@ mod codings;
 mod command;
 mod crowds;
 mod curl;
+mod differential;
 mod disk;
 mod doctor;
 mod faults;
@@ -57,6 +60,7 @@ mod killed_gate;
 mod limits;
 mod no_namespaces;
 mod node;
+mod odd_answers;
 mod odd_requests;
 mod origin_alone;
 mod passthrough;

@@ -133,7 +133,9 @@ async fn peek_connect(flow: &Flow, stream: &mut Stream) -> First {
     let due = Instant::now() + limits.head_time_max;
     loop {
         match connect::read(stream.reader.data()) {
-            Connect::Head { authority, length } if length <= limits.head_bytes_max => {
+            Connect::Head { authority, length, fields }
+                if length <= limits.head_bytes_max && fields <= limits.fields_max =>
+            {
                 let target = Target::parse(authority, None).ok_or(authority.to_owned());
                 return First::Connect(target, length);
             }

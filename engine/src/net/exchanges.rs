@@ -367,6 +367,7 @@ fn admit(flow: &Flow, door: &Door, head: &RequestHead) -> Result<Admitted, Refus
         return Err(malformed(&target, &"CONNECT inside a tunnel"));
     }
     let framing = Framing::of_request(head).map_err(|e| malformed(&target, &e))?;
+    head.check_authority().map_err(|e| malformed(&target, &e))?;
     let flags = aliases.flags();
     Ok(Admitted { target, framing, flags })
 }

@@ -1,6 +1,7 @@
 //! The way up: an HTTP/1.1 request as it goes from the client to the origin, recorded before its
 //! last byte.
 
+use std::borrow::Cow;
 use std::io;
 
 use agent_gate_store::Stopped;
@@ -13,9 +14,9 @@ use super::stream::{Reader, Writer};
 use crate::UpstreamProxy;
 use crate::limits::{LINGER_TIME_MAX, WRITE_BYTES_MAX};
 use crate::proto::body::BodyReader;
-use crate::proto::forward;
 use crate::proto::framing::Framing;
 use crate::proto::head::RequestHead;
+use crate::proto::rewrite;
 use crate::upstream_proxy::http_authority;
 
 /// Why a request did not reach the origin whole.
@@ -37,7 +38,7 @@ pub(super) struct RequestSide<'a> {
     /// Who keeps what passes.
     pub(super) observer: RequestObserver<'a>,
     /// The head as it goes to the origin.
-    wire_head: Vec<u8>,
+    wire_head: Cow<'a, [u8]>,
     framing: Framing,
     body: BodyReader,
 }
@@ -60,7 +61,7 @@ impl<'a> RequestSide<'a> {
             observer,
             wire_head: wire_head(opening, forwarded_by),
             framing,
-            body: BodyReader::new(framing),
+            body: BodyReader::of_request(framing),
         }
     }
 
@@ -97,7 +98,9 @@ impl<'a> RequestSide<'a> {
             } else {
                 self.observer.keep_up().await.map_err(SendError::Stopped)?;
             }
-            writer.stage(&reader.data()[..length]).map_err(|_| SendError::Origin)?;
+            for piece in self.body.forwarded(&reader.data()[..length]) {
+                writer.stage(piece).map_err(|_| SendError::Origin)?;
+            }
             reader.consume(length);
             if self.body.is_done() || writer.staged() >= WRITE_BYTES_MAX {
                 writer.flush().await.map_err(|_| SendError::Origin)?;
@@ -158,14 +161,13 @@ impl<'a> RequestSide<'a> {
 }
 
 /// The head as the next hop gets it: as it came, or with its target in the form that hop wants.
-fn wire_head(opening: &Opening<'_>, forwarded_by: Option<&UpstreamProxy>) -> Vec<u8> {
-    let Opening { door, target, head, .. } = opening;
+fn wire_head<'a>(opening: &Opening<'a>, forwarded_by: Option<&UpstreamProxy>) -> Cow<'a, [u8]> {
+    let Opening { door, target, head, .. } = *opening;
     match forwarded_by {
         Some(proxy) => {
             let authority = http_authority(&target.host, target.port);
-            forward::for_proxy(head, &authority, proxy.authorization())
+            Cow::Owned(rewrite::request_to_proxy(head, &authority, proxy.authorization()))
         }
-        None if door.target.is_some() => head.head.bytes.clone(),
-        None => forward::for_origin(head),
+        None => rewrite::request(head, door.target.is_none()),
     }
 }

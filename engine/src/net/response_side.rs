@@ -12,8 +12,9 @@ use super::upstream::alert_words;
 use crate::UpstreamProxy;
 use crate::limits::{INTERIM_MAX, WRITE_BYTES_MAX};
 use crate::proto::body::BodyReader;
-use crate::proto::framing::Framing;
+use crate::proto::framing::{Framing, is_reusable};
 use crate::proto::head::ResponseHead;
+use crate::proto::rewrite;
 
 /// How a response ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +96,7 @@ impl ResponseSide {
                 return Err(ReceiveError::Refused(Outcome::ProxyFailed, words));
             }
             if head.is_interim() {
-                self.begun = true;
-                writer.stage(&head.head.bytes).map_err(ReceiveError::ClientGone)?;
+                self.hand_on(&head, Framing::None, writer)?;
                 writer.flush().await.map_err(ReceiveError::ClientGone)?;
                 self.interim.push(head);
                 if self.interim.len() > INTERIM_MAX {
@@ -105,21 +105,31 @@ impl ResponseSide {
                 continue;
             }
             answered();
+            // Of a response without a certain end, the client gets nothing but the gate's word.
             let framing = Framing::of_response(&head, to_head)
                 .map_err(|e| ReceiveError::OriginBroken(e.to_string()))?;
-            self.begun = true;
-            writer.stage(&head.head.bytes).map_err(ReceiveError::ClientGone)?;
-            let upgraded = head.status == 101;
-            let keeps_alive = head.head.keeps_alive();
+            self.hand_on(&head, framing, writer)?;
+            let (upgraded, reusable) = (head.status == 101, is_reusable(&head));
             self.observer.head(head.head.fields());
             self.head = Some(head);
             let end = self.receive_body(framing, reader, writer).await?;
             return Ok(match end {
                 _ if upgraded => ReceiveEnd::Upgraded,
-                ReceiveEnd::Reusable if !keeps_alive => ReceiveEnd::Last,
+                ReceiveEnd::Reusable if !reusable => ReceiveEnd::Last,
                 end => end,
             });
         }
+    }
+
+    /// Stages a head for the client.
+    fn hand_on(
+        &mut self,
+        head: &ResponseHead,
+        framing: Framing,
+        writer: &mut Writer,
+    ) -> Result<(), ReceiveError> {
+        self.begun = true;
+        writer.stage(&rewrite::response(head, framing)).map_err(ReceiveError::ClientGone)
     }
 
     async fn receive_head(&mut self, reader: &mut Reader) -> Result<ResponseHead, ReceiveError> {
@@ -146,7 +156,7 @@ impl ResponseSide {
         if let Framing::Length(length) = framing {
             self.observer.expect(length);
         }
-        let mut body = BodyReader::new(framing);
+        let mut body = BodyReader::of_response(framing);
         self.ends_with_connection = body.ends_with_connection();
         while !body.is_done() {
             if reader.data().is_empty() {
@@ -169,7 +179,9 @@ impl ResponseSide {
                     return Err(ReceiveError::OriginBroken(error.to_string()));
                 }
             };
-            writer.stage(&reader.data()[..length]).map_err(ReceiveError::ClientGone)?;
+            for piece in body.forwarded(&reader.data()[..length]) {
+                writer.stage(piece).map_err(ReceiveError::ClientGone)?;
+            }
             reader.consume(length);
             if writer.staged() >= WRITE_BYTES_MAX {
                 writer.flush().await.map_err(ReceiveError::ClientGone)?;

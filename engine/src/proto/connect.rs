@@ -19,6 +19,8 @@ pub(crate) enum Connect<'a> {
         authority: &'a str,
         /// How many bytes the head has; what follows is the tunnel's.
         length: usize,
+        /// How many field lines it has.
+        fields: usize,
     },
     /// A CONNECT whose head has no end, or whose first line is not text.
     Malformed,
@@ -37,10 +39,12 @@ pub(crate) fn read(input: &[u8]) -> Connect<'_> {
         _ => return Connect::Other,
     }
     let Some(length) = head_length(rest) else { return partial(input) };
+    let lines = memchr::memchr_iter(b'\n', &rest[..length]).count();
     let line = rest[..length].split(|&b| b == b'\n').next().unwrap_or_default();
     let Ok(line) = std::str::from_utf8(line) else { return Connect::Malformed };
     let authority = line.split_ascii_whitespace().nth(1).unwrap_or_default();
-    Connect::Head { authority, length: start + length }
+    // All but the first and the empty one.
+    Connect::Head { authority, length: start + length, fields: lines.saturating_sub(2) }
 }
 
 fn partial(input: &[u8]) -> Connect<'static> {
@@ -65,21 +69,21 @@ mod tests {
 
     #[test]
     fn heads_as_clients_send_them() {
-        for (text, expected) in [
-            ("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", "a.example:443"),
-            ("CONNECT a.example:443 HTTP/1.0\r\n\r\n", "a.example:443"),
-            ("CONNECT a.example:443\r\n\r\n", "a.example:443"),
-            ("CONNECT   a.example:443 \t HTTP/1.1\r\nHost:\r\n\r\n", "a.example:443"),
-            ("CONNECT a.example:443 HTTP/1.1\nHost: b.example\nhost: c\n\n", "a.example:443"),
-            ("\r\nCONNECT [::1]:443 HTTP/1.1\r\nConnection: close\r\n\r\n", "[::1]:443"),
-            ("CONNECT  HTTP/1.1\r\n\r\n", "HTTP/1.1"),
-            ("CONNECT \r\n\r\n", ""),
+        for (text, expected, fields) in [
+            ("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", "a.example:443", 1),
+            ("CONNECT a.example:443 HTTP/1.0\r\n\r\n", "a.example:443", 0),
+            ("CONNECT a.example:443\r\n\r\n", "a.example:443", 0),
+            ("CONNECT   a.example:443 \t HTTP/1.1\r\nHost:\r\n\r\n", "a.example:443", 1),
+            ("CONNECT a.example:443 HTTP/1.1\nHost: b.example\nhost: c\n\n", "a.example:443", 2),
+            ("\r\nCONNECT [::1]:443 HTTP/1.1\r\nConnection: close\r\n\r\n", "[::1]:443", 1),
+            ("CONNECT  HTTP/1.1\r\n\r\n", "HTTP/1.1", 0),
+            ("CONNECT \r\n\r\n", "", 0),
         ] {
             for cut in 0..text.len() {
                 assert_eq!(read(&text.as_bytes()[..cut]), Connect::Partial, "{text:?} at {cut}");
             }
             let with_more = format!("{text}\x16\x03\x01");
-            let head = Connect::Head { authority: expected, length: text.len() };
+            let head = Connect::Head { authority: expected, length: text.len(), fields };
             assert_eq!(read(with_more.as_bytes()), head, "{text:?}");
         }
     }

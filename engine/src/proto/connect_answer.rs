@@ -69,7 +69,7 @@ impl Refusal {
     fn new(head: ResponseHead) -> Self {
         // What cannot be framed is not read: the head has said the most.
         let framing = Framing::of_response(&head, false).unwrap_or(Framing::None);
-        Self { head, body: BodyReader::new(framing), page: Vec::new() }
+        Self { head, body: BodyReader::of_response(framing), page: Vec::new() }
     }
 
     /// How many bytes it took, and whether there is no more to learn.

@@ -18,34 +18,51 @@ pub(crate) enum Framing {
 /// Why a message's length cannot be told without doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FramingError {
-    /// Both Transfer-Encoding and Content-Length.
+    /// A request has both.
     #[error("both Transfer-Encoding and Content-Length")]
     Both,
-    /// A Content-Length that is no number, or several.
-    #[error("malformed or repeated Content-Length")]
-    Length,
-    /// A transfer coding other than chunked, or chunked not last, or on HTTP/1.0.
-    #[error("unsupported Transfer-Encoding")]
+    /// A request says its length more than once.
+    #[error("more than one Content-Length")]
+    Repeated,
+    /// A response has several that differ.
+    #[error("several values of Content-Length that differ")]
+    Conflicting,
+    /// Anything but digits.
+    #[error("a Content-Length that is not a number")]
+    NotANumber,
+    /// Over 64 bits.
+    #[error("a Content-Length beyond all measure")]
+    TooLarge,
+    /// A request with a transfer coding other than `chunked`, or with more than that.
+    #[error("a Transfer-Encoding other than exactly \"chunked\"")]
     Coding,
+    /// HTTP/1.0 has no transfer codings (section 6.1).
+    #[error("Transfer-Encoding in an HTTP/1.0 request")]
+    OldVersion,
 }
 
 impl Framing {
-    /// The framing of a request.
+    /// The framing of a request. A client has no reason to say it twice or in another way than
+    /// everybody does, and servers differ in what they make of it, so that is an error.
     pub(crate) fn of_request(request: &RequestHead) -> Result<Self, FramingError> {
-        // A client has no reason to say it twice, and servers differ in what they make of it.
-        if lengths(&request.head).nth(1).is_some() {
-            return Err(FramingError::Length);
-        }
-        match (is_chunked(&request.head)?, length(&request.head)?) {
-            (true, Some(_)) => Err(FramingError::Both),
-            (true, None) if request.head.minor == 0 => Err(FramingError::Coding),
-            (true, None) => Ok(Self::Chunked),
-            (false, Some(0) | None) => Ok(Self::None),
-            (false, Some(length)) => Ok(Self::Length(length)),
+        let mut codings = request.head.values("transfer-encoding");
+        let mut lengths = request.head.values("content-length");
+        match (codings.next(), lengths.next()) {
+            (None, None) => Ok(Self::None),
+            (Some(_), Some(_)) => Err(FramingError::Both),
+            (Some(_), None) if request.head.minor == 0 => Err(FramingError::OldVersion),
+            (Some(coding), None) => {
+                let exact = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+                if exact { Ok(Self::Chunked) } else { Err(FramingError::Coding) }
+            }
+            (None, Some(value)) if value.contains(&b',') || lengths.next().is_some() => {
+                Err(FramingError::Repeated)
+            }
+            (None, Some(value)) => parse_length(value).map(Self::of_length),
         }
     }
 
-    /// The framing of a final response to a request with `method`.
+    /// The framing of a response to a request that was or was not HEAD.
     pub(crate) fn of_response(
         response: &ResponseHead,
         to_head: bool,
@@ -53,49 +70,58 @@ impl Framing {
         if to_head || matches!(response.status, 100..200 | 204 | 304) {
             return Ok(Self::None);
         }
-        // Where an origin sends both, the coding counts (section 6.3, rule 3); the connection is
-        // not used again.
-        match (is_chunked(&response.head)?, length(&response.head)?) {
-            (true, _) => Ok(Self::Chunked),
-            (false, Some(0)) => Ok(Self::None),
-            (false, Some(length)) => Ok(Self::Length(length)),
-            (false, None) => Ok(Self::UntilClose),
+        match codings(&response.head).last() {
+            // Where an origin sends both, the coding counts (rule 3).
+            Some(last) if last.eq_ignore_ascii_case(b"chunked") => Ok(Self::Chunked),
+            Some(_) => Ok(Self::UntilClose),
+            None => Ok(length(&response.head)?.map_or(Self::UntilClose, Self::of_length)),
         }
     }
-}
 
-fn is_chunked(head: &Head) -> Result<bool, FramingError> {
-    let mut codings = head.members("transfer-encoding");
-    match (codings.next(), codings.next()) {
-        (None, _) if head.values("transfer-encoding").next().is_some() => Err(FramingError::Coding),
-        (None, _) => Ok(false),
-        (Some(only), None) if only.eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err(FramingError::Coding),
+    fn of_length(length: u64) -> Self {
+        if length == 0 { Self::None } else { Self::Length(length) }
     }
 }
 
-/// The Content-Length; repeats of the same value count once (section 6.3, rule 5).
+/// Whether a response has a Content-Length that does not count, because a transfer coding does. An
+/// intermediary takes it out (rule 3).
+pub(super) fn is_length_void(head: &Head) -> bool {
+    codings(head).next().is_some() && head.values("content-length").next().is_some()
+}
+
+/// Whether the connection may carry another response behind this one. Not behind one whose
+/// framing is in doubt (section 6.1): chunked coding on HTTP/1.0, or both coding and length.
+pub(crate) fn is_reusable(response: &ResponseHead) -> bool {
+    let head = &response.head;
+    let in_doubt = || codings(head).next().is_some() && (head.minor == 0 || is_length_void(head));
+    head.keeps_alive() && !in_doubt()
+}
+
+/// A response's transfer codings. `identity`, which RFC 2616 still had, is none: clients go by
+/// Content-Length beside it.
+fn codings(head: &Head) -> impl Iterator<Item = &[u8]> {
+    head.members("transfer-encoding").filter(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// A response's Content-Length; repeats of the same value count once (rule 5).
 fn length(head: &Head) -> Result<Option<u64>, FramingError> {
     let mut length = None;
-    for value in lengths(head) {
-        let value = parse_length(value.trim_ascii()).ok_or(FramingError::Length)?;
+    for value in head.values("content-length").flat_map(|v| v.split(|&b| b == b',')) {
+        let value = parse_length(value.trim_ascii())?;
         if length.is_some_and(|l| l != value) {
-            return Err(FramingError::Length);
+            return Err(FramingError::Conflicting);
         }
         length = Some(value);
     }
     Ok(length)
 }
 
-fn lengths(head: &Head) -> impl Iterator<Item = &[u8]> {
-    head.values("content-length").flat_map(|v| v.split(|&b| b == b','))
-}
-
-fn parse_length(digits: &[u8]) -> Option<u64> {
+fn parse_length(digits: &[u8]) -> Result<u64, FramingError> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
+        return Err(FramingError::NotANumber);
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let text = std::str::from_utf8(digits).map_err(|_| FramingError::NotANumber)?;
+    text.parse().map_err(|_| FramingError::TooLarge)
 }
 
 #[cfg(test)]
@@ -108,46 +134,121 @@ mod tests {
             ("", Ok(Framing::None)),
             ("Content-Length: 0\r\n", Ok(Framing::None)),
             ("Content-Length: 5\r\n", Ok(Framing::Length(5))),
-            ("Content-Length: 5, 5\r\n", Err(FramingError::Length)),
-            ("Content-Length: 5\r\nContent-Length: 5\r\n", Err(FramingError::Length)),
-            ("Content-Length: +5\r\n", Err(FramingError::Length)),
-            ("Content-Length: \r\n", Err(FramingError::Length)),
-            ("Content-Length: 99999999999999999999\r\n", Err(FramingError::Length)),
-            ("Transfer-Encoding: Chunked\r\n", Ok(Framing::Chunked)),
+            ("content-length:\t005 \r\n", Ok(Framing::Length(5))),
+            ("Content-Length: 5, 5\r\n", Err(FramingError::Repeated)),
+            ("Content-Length: 5,\r\n", Err(FramingError::Repeated)),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", Err(FramingError::Repeated)),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(FramingError::Repeated)),
+            ("Content-Length: +5\r\n", Err(FramingError::NotANumber)),
+            ("Content-Length: -5\r\n", Err(FramingError::NotANumber)),
+            ("Content-Length: 5 5\r\n", Err(FramingError::NotANumber)),
+            ("Content-Length: 0x5\r\n", Err(FramingError::NotANumber)),
+            ("Content-Length: \r\n", Err(FramingError::NotANumber)),
+            ("Content-Length:\r\n", Err(FramingError::NotANumber)),
+            ("Content-Length: ٥\r\n", Err(FramingError::NotANumber)),
+            ("Content-Length: 99999999999999999999\r\n", Err(FramingError::TooLarge)),
+            ("Transfer-Encoding: chunked\r\n", Ok(Framing::Chunked)),
+            ("transfer-encoding:\t Chunked \r\n", Ok(Framing::Chunked)),
             ("Transfer-Encoding: gzip, chunked\r\n", Err(FramingError::Coding)),
             ("Transfer-Encoding: chunked, chunked\r\n", Err(FramingError::Coding)),
+            ("Transfer-Encoding: chunked, identity\r\n", Err(FramingError::Coding)),
+            ("Transfer-Encoding: identity\r\n", Err(FramingError::Coding)),
             ("Transfer-Encoding: xchunked\r\n", Err(FramingError::Coding)),
+            ("Transfer-Encoding: chunked;q=1\r\n", Err(FramingError::Coding)),
+            ("Transfer-Encoding: chunked,\r\n", Err(FramingError::Coding)),
+            ("Transfer-Encoding: ,chunked\r\n", Err(FramingError::Coding)),
+            ("Transfer-Encoding: \"chunked\"\r\n", Err(FramingError::Coding)),
+            ("Transfer-Encoding: \u{a0}chunked\r\n", Err(FramingError::Coding)),
             ("Transfer-Encoding:\r\n", Err(FramingError::Coding)),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                Err(FramingError::Coding),
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+                Err(FramingError::Coding),
+            ),
+            ("Transfer-Encoding:\r\nContent-Length: 5\r\n", Err(FramingError::Both)),
+            ("Transfer-Encoding: identity\r\nContent-Length: 5\r\n", Err(FramingError::Both)),
             ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Err(FramingError::Both)),
         ] {
-            let text = format!("POST / HTTP/1.1\r\n{fields}\r\n");
-            let (head, _) = RequestHead::parse(text.as_bytes()).unwrap().unwrap();
-            assert_eq!(Framing::of_request(&head), framing, "{fields:?}");
+            assert_eq!(of_request("HTTP/1.1", fields), framing, "{fields:?}");
         }
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        assert_eq!(of_request("HTTP/1.0", chunked), Err(FramingError::OldVersion));
+        assert_eq!(of_request("HTTP/1.0", "Content-Length: 5\r\n"), Ok(Framing::Length(5)));
+    }
+
+    fn of_request(version: &str, fields: &str) -> Result<Framing, FramingError> {
+        let text = format!("POST / {version}\r\n{fields}\r\n");
+        let (head, _) = RequestHead::parse(text.as_bytes()).unwrap().unwrap();
+        Framing::of_request(&head)
+    }
+
+    fn response(text: &str) -> ResponseHead {
+        ResponseHead::parse(text.as_bytes()).unwrap().unwrap().0
     }
 
     #[test]
     fn responses() {
-        for (status, fields, to_head, framing) in [
-            (200, "", false, Ok(Framing::UntilClose)),
-            (200, "Content-Length: 5\r\n", false, Ok(Framing::Length(5))),
-            (200, "Content-Length: 5\r\n", true, Ok(Framing::None)),
-            (204, "", false, Ok(Framing::None)),
-            (304, "Content-Length: 5\r\n", false, Ok(Framing::None)),
-            (101, "", false, Ok(Framing::None)),
-            (200, "Transfer-Encoding: chunked\r\n", false, Ok(Framing::Chunked)),
-            (
-                200,
-                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-                false,
-                Ok(Framing::Chunked),
-            ),
-            (200, "Content-Length: 5\r\nContent-Length: 6\r\n", false, Err(FramingError::Length)),
-            (200, "Content-Length: 5, 5\r\n", false, Ok(Framing::Length(5))),
+        use Framing::{Chunked, Length, UntilClose};
+        for (status, fields, framing) in [
+            (200, "", Ok(UntilClose)),
+            (200, "Content-Length: 5\r\n", Ok(Length(5))),
+            (200, "Content-Length: 0\r\n", Ok(Framing::None)),
+            (200, "Content-Length:\r\n 5\r\n", Ok(Length(5))),
+            (205, "Content-Length: 0\r\n", Ok(Framing::None)),
+            (205, "", Ok(UntilClose)),
+            (204, "", Ok(Framing::None)),
+            (204, "Content-Length: 5\r\n", Ok(Framing::None)),
+            (304, "Content-Length: 5\r\n", Ok(Framing::None)),
+            (304, "Transfer-Encoding: chunked\r\n", Ok(Framing::None)),
+            (101, "", Ok(Framing::None)),
+            (999, "Content-Length: 5\r\n", Ok(Length(5))),
+            (200, "Transfer-Encoding: chunked\r\n", Ok(Chunked)),
+            (200, "Transfer-Encoding: gzip, chunked\r\n", Ok(Chunked)),
+            (200, "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", Ok(Chunked)),
+            (200, "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Ok(Chunked)),
+            (200, "Transfer-Encoding: chunked, gzip\r\n", Ok(UntilClose)),
+            (200, "Transfer-Encoding: gzip\r\nContent-Length: 5\r\n", Ok(UntilClose)),
+            (200, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Ok(Chunked)),
+            (200, "Transfer-Encoding: chunked\r\nContent-Length: x\r\n", Ok(Chunked)),
+            (200, "Transfer-Encoding: identity\r\nContent-Length: 5\r\n", Ok(Length(5))),
+            (200, "Transfer-Encoding:\r\nContent-Length: 5\r\n", Ok(Length(5))),
+            (200, "Transfer-Encoding: identity, chunked\r\n", Ok(Chunked)),
+            (200, "Transfer-Encoding : chunked\r\n", Ok(Chunked)),
+            (200, "Content-Length: 5, 5\r\n", Ok(Length(5))),
+            (200, "Content-Length: 5\r\nContent-Length: 5\r\n", Ok(Length(5))),
+            (200, "Content-Length: 5\r\nContent-Length: 6\r\n", Err(FramingError::Conflicting)),
+            (200, "Content-Length: 5, 6\r\n", Err(FramingError::Conflicting)),
+            (200, "Content-Length: \r\n", Err(FramingError::NotANumber)),
+            (200, "Content-Length: +5\r\n", Err(FramingError::NotANumber)),
+            (200, "Content-Length: 99999999999999999999\r\n", Err(FramingError::TooLarge)),
         ] {
-            let text = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
-            let (head, _) = ResponseHead::parse(text.as_bytes()).unwrap().unwrap();
-            assert_eq!(Framing::of_response(&head, to_head), framing, "{status} {fields:?}");
+            let head = response(&format!("HTTP/1.1 {status} X\r\n{fields}\r\n"));
+            assert_eq!(Framing::of_response(&head, false), framing, "{status} {fields:?}");
+            assert_eq!(Framing::of_response(&head, true), Ok(Framing::None), "{status} {fields:?}");
+        }
+        let old = response("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(Framing::of_response(&old, false), Ok(Chunked));
+    }
+
+    #[test]
+    fn a_connection_is_used_again_where_nothing_is_in_doubt() {
+        for (text, reusable) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nConnection: x, Close\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 5\r\n\r\n", true),
+            (
+                "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+                false,
+            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 5\r\n\r\n", true),
+        ] {
+            assert_eq!(is_reusable(&response(text)), reusable, "{text:?}");
         }
     }
 }

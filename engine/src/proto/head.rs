@@ -1,6 +1,9 @@
 //! Request and response heads (RFC 9112, sections 2–5): found, checked, and kept as they came.
 //!
-//! A head is forwarded as the bytes that arrived. Parsing only finds where its parts lie.
+//! A head is forwarded as the bytes that arrived; parsing only finds where its parts lie. What
+//! has to change on its way is in `rewrite`. A request is taken to the letter: whatever two
+//! readers could understand differently is an error. A response that is not to the letter is read
+//! once more, as the standard lets a recipient read it (`tolerant`).
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -8,37 +11,51 @@ use std::ops::Range;
 
 use agent_gate_store::record;
 
+use super::diagnosis;
+use super::tolerant;
 use crate::limits::{FIELDS_INLINE, FIELDS_MAX, HEAD_BYTES_MAX};
 
 /// Why bytes are not a head.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeadError {
-    /// Not HTTP/1.
-    #[error("malformed head: {0}")]
+    /// What is wrong with it, in words.
+    #[error("{0}")]
     Malformed(&'static str),
-    /// Over [`HEAD_BYTES_MAX`] or [`FIELDS_MAX`].
-    #[error("head too large (over {HEAD_BYTES_MAX} bytes or {FIELDS_MAX} fields)")]
-    TooLarge,
+    /// Over [`HEAD_BYTES_MAX`].
+    #[error("the head is longer than {HEAD_BYTES_MAX} bytes")]
+    TooLong,
+    /// Over [`FIELDS_MAX`].
+    #[error("the head has more than {FIELDS_MAX} fields")]
+    TooManyFields,
+    /// The client speaks HTTP/2 without having asked (RFC 9113, section 3.3).
+    #[error("HTTP/2 with prior knowledge, which is not spoken here: use HTTP/1.1")]
+    Http2,
 }
 
 /// Field lines of a head: where names and values lie in `bytes`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Head {
-    /// The whole head as it arrived, with the empty line that ends it.
+    /// The whole head as it arrived, from its start line to the empty line that ends it.
     pub(crate) bytes: Vec<u8>,
-    fields: Vec<(Range<u32>, Range<u32>)>,
+    fields: Vec<FieldRange>,
     /// HTTP/1.`minor`.
     pub(crate) minor: u8,
 }
 
+/// Where one field lies in the bytes of its head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FieldRange {
+    /// The name, which begins at the start of its line; empty where the line has none.
+    pub(super) name: Range<u32>,
+    /// The value, without white space around it.
+    pub(super) value: Range<u32>,
+}
+
 impl Head {
-    /// Names and values in order.
+    /// Names and values in order. A name that is no text, which only an odd response has, is
+    /// empty here.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
-        self.fields.iter().map(|(name, value)| {
-            // httparse lets only token characters through, which are ASCII.
-            let name = std::str::from_utf8(self.slice(name)).unwrap_or_default();
-            (name, self.slice(value))
-        })
+        self.parts().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
     }
 
     /// How many field lines there are.
@@ -48,7 +65,7 @@ impl Head {
 
     /// Values of the field `name`, in order.
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        self.parts().filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v)
     }
 
     /// The members of the comma-separated lists in all lines of the field `name`.
@@ -80,28 +97,62 @@ impl Head {
 
     /// The fields as a record keeps them.
     pub(crate) fn record_fields(&self) -> Vec<record::Field<'_>> {
-        self.fields()
-            .map(|(name, value)| record::Field {
-                name: Cow::Borrowed(name),
-                value: Cow::Borrowed(value),
-            })
+        self.parts()
+            .map(|(name, value)| record::Field { name: text(name), value: Cow::Borrowed(value) })
             .collect()
     }
 
-    fn slice(&self, range: &Range<u32>) -> &[u8] {
+    /// The field lines in order: where each begins and ends in the bytes, and its field.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (Range<usize>, &FieldRange)> {
+        // A line begins with its name, also where that is empty.
+        let start = |field: &FieldRange| field.name.start as usize;
+        self.fields.iter().enumerate().map(move |(at, field)| {
+            let end = self.fields.get(at + 1).map_or_else(|| self.empty_line(), start);
+            (start(field)..end, field)
+        })
+    }
+
+    /// Where the start line ends, line end included.
+    pub(super) fn start_line_end(&self) -> usize {
+        memchr::memchr(b'\n', &self.bytes).map_or(self.bytes.len(), |at| at + 1)
+    }
+
+    /// Where the empty line begins that ends the head.
+    pub(super) fn empty_line(&self) -> usize {
+        self.bytes.len() - if self.bytes.ends_with(b"\r\n") { 2 } else { 1 }
+    }
+
+    pub(super) fn slice(&self, range: &Range<u32>) -> &[u8] {
         &self.bytes[range.start as usize..range.end as usize]
     }
 
-    fn text(&self, range: &Range<u32>) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.slice(range))
+    fn parts(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        self.fields.iter().map(|field| (self.slice(&field.name), self.slice(&field.value)))
     }
 
+    fn text(&self, range: &Range<u32>) -> Cow<'_, str> {
+        text(self.slice(range))
+    }
+
+    /// `bytes`: the head alone, in which `fields` lie.
     fn new(bytes: &[u8], fields: &[httparse::Header<'_>], minor: u8) -> Self {
         let fields = fields
             .iter()
-            .map(|f| (range_in(bytes, f.name.as_bytes()), range_in(bytes, f.value)))
+            .map(|f| FieldRange {
+                name: range_in(bytes, f.name.as_bytes()),
+                value: range_in(bytes, f.value),
+            })
             .collect();
         Self { bytes: bytes.to_vec(), fields, minor }
+    }
+
+    /// Whether a line feed ends a line without a carriage return. httparse lets that pass; two
+    /// readers that disagree on it can be played against each other (RFC 9112, section 2.2). Where
+    /// lines end follows from where fields begin, so the bytes need not be searched.
+    fn has_bare_line_feed(&self) -> bool {
+        let before = |field: &FieldRange| &self.bytes[..field.name.start as usize];
+        !self.bytes.ends_with(b"\r\n\r\n")
+            || !self.fields.iter().all(|f| before(f).ends_with(b"\r\n"))
     }
 }
 
@@ -115,32 +166,41 @@ pub(crate) struct RequestHead {
 }
 
 impl RequestHead {
-    /// Reads a head from the front of `input`: the head and its length, or `None` when more is
-    /// needed.
+    /// Reads a head from the front of `input`: the head and how many bytes it took, empty lines
+    /// before it included (RFC 9112, section 2.2), or `None` when more is needed.
     pub(crate) fn parse(input: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
-        parse_with(input, |fields, input| {
-            let mut request = httparse::Request::new(&mut []);
-            let status = request.parse_with_uninit_headers(input, fields)?;
-            Ok(match status {
-                httparse::Status::Partial => None,
-                httparse::Status::Complete(length) => {
-                    let bytes = &input[..length];
-                    let method = request.method.unwrap_or_default();
-                    let target = request.path.unwrap_or_default();
-                    let head = Head::new(bytes, request.headers, request.version.unwrap_or(1));
-                    let method = range_in(bytes, method.as_bytes());
-                    let target = range_in(bytes, target.as_bytes());
-                    Some((Self { head, method, target }, length))
+        let window = window(input);
+        match tokenize(window, Self::tokenize) {
+            Ok(None) if window.len() == HEAD_BYTES_MAX => Err(HeadError::TooLong),
+            Ok(None) => Ok(None),
+            Ok(Some((request, length))) => {
+                let before = &window[..length - request.head.bytes.len()];
+                if request.head.has_bare_line_feed() || !before.chunks(2).all(|l| l == b"\r\n") {
+                    return Err(HeadError::Malformed(diagnosis::BARE_LINE_FEED));
                 }
-            })
-        })
-        .and_then(|found| match found {
-            Some((request, length)) => {
-                strict_lines(&request.head.bytes)?;
                 Ok(Some((request, length)))
             }
-            None => Ok(None),
-        })
+            Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooManyFields),
+            Err(_) => Err(diagnosis::of_request(window)),
+        }
+    }
+
+    fn tokenize<'b>(
+        fields: Fields<'_, 'b>,
+        input: &'b [u8],
+    ) -> Result<Option<(Self, usize)>, httparse::Error> {
+        let mut request = httparse::Request::new(&mut []);
+        let httparse::Status::Complete(length) =
+            request.parse_with_uninit_headers(input, fields)?
+        else {
+            return Ok(None);
+        };
+        let method = request.method.unwrap_or_default();
+        let bytes = &input[range_in(input, method.as_bytes()).start as usize..length];
+        let method = range_in(bytes, method.as_bytes());
+        let target = range_in(bytes, request.path.unwrap_or_default().as_bytes());
+        let head = Head::new(bytes, request.headers, request.version.unwrap_or(1));
+        Ok(Some((Self { head, method, target }, length)))
     }
 
     /// The method, case kept.
@@ -148,7 +208,9 @@ impl RequestHead {
         self.head.text(&self.method)
     }
 
-    /// The request target as sent.
+    /// The request target as sent. It may hold bytes that no URI has, but for white space and
+    /// control bytes: `curl https://a.example/ü` sends what was typed, servers take it, and no two
+    /// readers differ on where it ends. It is UTF-8, because a record could not keep other bytes.
     pub(crate) fn target(&self) -> Cow<'_, str> {
         self.head.text(&self.target)
     }
@@ -163,42 +225,6 @@ impl RequestHead {
         ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"].iter().any(|m| self.is_method(m))
     }
 
-    /// The one `Host` value (RFC 9112, section 3.2: more than one is an error, absent is for
-    /// HTTP/1.0).
-    pub(crate) fn host(&self) -> Result<Option<&str>, HeadError> {
-        let mut hosts = self.head.values("host");
-        let first = hosts.next();
-        if hosts.next().is_some() {
-            return Err(HeadError::Malformed("more than one Host field"));
-        }
-        first
-            .map(|h| std::str::from_utf8(h).map_err(|_| HeadError::Malformed("Host is not text")))
-            .transpose()
-    }
-
-    /// The head with another request target and without the fields meant for a proxy, as it goes
-    /// to the origin when the client sent absolute form (RFC 9112, section 3.2.2).
-    pub(crate) fn for_origin(&self, target: &str) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.head.bytes.len());
-        out.extend_from_slice(self.head.slice(&self.method));
-        out.push(b' ');
-        out.extend_from_slice(target.as_bytes());
-        out.extend_from_slice(&self.head.bytes[self.target.end as usize..self.fields_start()]);
-        let mut rest = self.fields_start();
-        for (name, value) in &self.head.fields {
-            let line_end = end_of_line(&self.head.bytes, value.end as usize);
-            let of_proxy = [&b"proxy-connection"[..], b"proxy-authorization"]
-                .iter()
-                .any(|p| self.head.slice(name).eq_ignore_ascii_case(p));
-            if !of_proxy {
-                out.extend_from_slice(&self.head.bytes[rest..line_end]);
-            }
-            rest = line_end;
-        }
-        out.extend_from_slice(&self.head.bytes[rest..]);
-        out
-    }
-
     /// The head as a record keeps it.
     pub(crate) fn record(&self) -> record::RequestHead<'_> {
         record::RequestHead {
@@ -209,8 +235,14 @@ impl RequestHead {
         }
     }
 
-    fn fields_start(&self) -> usize {
-        end_of_line(&self.head.bytes, self.target.end as usize)
+    /// The target, which is UTF-8 by [`Self::parse`].
+    pub(super) fn target_text(&self) -> &str {
+        std::str::from_utf8(self.head.slice(&self.target)).unwrap_or_default()
+    }
+
+    /// Where the target lies in the head's bytes.
+    pub(super) fn target_range(&self) -> Range<usize> {
+        self.target.start as usize..self.target.end as usize
     }
 }
 
@@ -221,29 +253,56 @@ pub(crate) struct ResponseHead {
     pub(crate) head: Head,
     /// Three digits.
     pub(crate) status: u16,
+    /// Whether it had to be read with tolerance.
+    pub(super) is_odd: bool,
     reason: Range<u32>,
 }
 
 impl ResponseHead {
-    /// Reads a head from the front of `input`: the head and its length, or `None` when more is
-    /// needed.
+    /// Reads a head from the front of `input`: the head and how many bytes it took, empty lines
+    /// before it included, or `None` when more is needed.
     pub(crate) fn parse(input: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
-        parse_with(input, |fields, input| {
-            let mut response = httparse::Response::new(&mut []);
-            let config = httparse::ParserConfig::default();
-            let status = config.parse_response_with_uninit_headers(&mut response, input, fields)?;
-            Ok(match status {
-                httparse::Status::Partial => None,
-                httparse::Status::Complete(length) => {
-                    let bytes = &input[..length];
-                    let reason = response.reason.unwrap_or_default();
-                    let head = Head::new(bytes, response.headers, response.version.unwrap_or(1));
-                    let reason = range_in(bytes, reason.as_bytes());
-                    let status = response.code.unwrap_or_default();
-                    Some((Self { head, status, reason }, length))
-                }
-            })
-        })
+        let window = window(input);
+        let found = match tokenize(window, Self::tokenize) {
+            Ok(found) => found,
+            Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyFields),
+            Err(_) => Self::with_tolerance(window)?,
+        };
+        match found {
+            None if window.len() == HEAD_BYTES_MAX => Err(HeadError::TooLong),
+            Some((response, _)) if response.status < 100 => {
+                Err(HeadError::Malformed("a status below 100"))
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn tokenize<'b>(
+        fields: Fields<'_, 'b>,
+        input: &'b [u8],
+    ) -> Result<Option<(Self, usize)>, httparse::Error> {
+        let mut response = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        let httparse::Status::Complete(length) =
+            config.parse_response_with_uninit_headers(&mut response, input, fields)?
+        else {
+            return Ok(None);
+        };
+        let bytes = &input[tolerant::empty_lines(input)..length];
+        let head = Head::new(bytes, response.headers, response.version.unwrap_or(1));
+        // httparse leaves a reason out that is not ASCII.
+        let reason = reason_in(bytes, "HTTP/1.1 200".len());
+        let status = response.code.unwrap_or_default();
+        Ok(Some((Self { head, status, is_odd: false, reason }, length)))
+    }
+
+    fn with_tolerance(input: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
+        let before = tolerant::empty_lines(input);
+        let Some(found) = tolerant::response(&input[before..])? else { return Ok(None) };
+        let bytes = input[before..before + found.length].to_vec();
+        let reason = reason_in(&bytes, found.status_end);
+        let head = Head { bytes, fields: found.fields, minor: found.minor };
+        Ok(Some((Self { head, status: found.status, is_odd: true, reason }, before + found.length)))
     }
 
     /// Whether another head follows (1xx but 101).
@@ -262,76 +321,46 @@ impl ResponseHead {
     }
 }
 
-/// Reads trailer fields from a whole trailer section, the empty line included.
-pub(crate) fn trailers(section: &[u8]) -> Vec<record::Field<'static>> {
-    let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_INLINE];
-    match httparse::parse_headers(section, &mut fields) {
-        Ok(httparse::Status::Complete((_, fields))) => fields
-            .iter()
-            .map(|f| record::Field {
-                name: Cow::Owned(f.name.to_owned()),
-                value: Cow::Owned(f.value.to_vec()),
-            })
-            .collect(),
-        _ => Vec::new(),
-    }
+/// As text, nearly all of which is UTF-8: whether it is, is found out faster than where it is not.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
+/// As much of `input` as may be a head.
+fn window(input: &[u8]) -> &[u8] {
+    &input[..input.len().min(HEAD_BYTES_MAX)]
 }
 
 type Fields<'h, 'b> = &'h mut [MaybeUninit<httparse::Header<'b>>];
 
 /// Runs `parse` with room for few fields, then for many.
-fn parse_with<T>(
+fn tokenize<T>(
     input: &[u8],
     parse: impl for<'h, 'b> Fn(Fields<'h, 'b>, &'b [u8]) -> Result<Option<(T, usize)>, httparse::Error>,
-) -> Result<Option<(T, usize)>, HeadError> {
-    let window = &input[..input.len().min(HEAD_BYTES_MAX)];
+) -> Result<Option<(T, usize)>, httparse::Error> {
     let mut few = [const { MaybeUninit::uninit() }; FIELDS_INLINE];
-    let found = match parse(&mut few, window) {
+    match parse(&mut few, input) {
         Err(httparse::Error::TooManyHeaders) => {
             let mut many = vec![MaybeUninit::uninit(); FIELDS_MAX];
-            parse(&mut many, window)
+            parse(&mut many, input)
         }
         found => found,
-    };
-    match found {
-        Ok(None) if window.len() == HEAD_BYTES_MAX => Err(HeadError::TooLarge),
-        Ok(found) => Ok(found),
-        Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
-        Err(error) => Err(HeadError::Malformed(reason_of(error))),
     }
 }
 
-fn reason_of(error: httparse::Error) -> &'static str {
-    match error {
-        httparse::Error::HeaderName => "field name",
-        httparse::Error::HeaderValue => "field value",
-        httparse::Error::NewLine => "line end",
-        httparse::Error::Status => "status",
-        httparse::Error::Token => "start line",
-        httparse::Error::Version => "version",
-        httparse::Error::TooManyHeaders => "too many fields",
-    }
+/// The reason phrase of the status line at the front of `bytes`, whose status ends at `from`.
+#[allow(clippy::cast_possible_truncation)] // heads are bounded by HEAD_BYTES_MAX
+fn reason_in(bytes: &[u8], from: usize) -> Range<u32> {
+    let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
+    let end = if bytes[..end].ends_with(b"\r") { end - 1 } else { end };
+    let start = (from + usize::from(from < end)).min(end);
+    start as u32..end as u32
 }
 
-/// Two parsers that disagree on what ends a line can be played against each other, so a request
-/// head with a line feed that no carriage return precedes goes nowhere (RFC 9112, section 2.2).
-fn strict_lines(head: &[u8]) -> Result<(), HeadError> {
-    let bare = memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r');
-    if bare { Err(HeadError::Malformed("bare line feed")) } else { Ok(()) }
-}
-
-/// Where the line that `from` lies in ends, line feed included.
-fn end_of_line(bytes: &[u8], from: usize) -> usize {
-    memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |at| from + at + 1)
-}
-
-/// Where `part`, a slice of `whole`, lies in it. An empty part that lies elsewhere is at 0.
+/// Where `part`, a slice of `whole`, lies in it.
 #[allow(clippy::cast_possible_truncation)] // heads are bounded by HEAD_BYTES_MAX
 fn range_in(whole: &[u8], part: &[u8]) -> Range<u32> {
-    let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-    if start > whole.len() {
-        return 0..0;
-    }
+    let start = (part.as_ptr() as usize) - (whole.as_ptr() as usize);
     start as u32..(start + part.len()) as u32
 }
 
@@ -343,57 +372,93 @@ mod tests {
         RequestHead::parse(text.as_bytes()).unwrap().unwrap().0
     }
 
+    fn response(text: &str) -> ResponseHead {
+        ResponseHead::parse(text.as_bytes()).unwrap().unwrap().0
+    }
+
+    fn fields(head: &Head) -> Vec<(String, String)> {
+        let text = |value| String::from_utf8_lossy(value).into_owned();
+        head.fields().map(|(name, value)| (name.to_owned(), text(value))).collect()
+    }
+
     #[test]
     fn a_request_head_is_found_however_it_is_cut() {
-        let text = b"POST /v1/messages HTTP/1.1\r\nHost: a.example\r\nX-Odd:  two  \r\nx-odd: 3\r\n\r\nbody";
-        let length = text.len() - 4;
-        for cut in 0..length {
-            assert!(RequestHead::parse(&text[..cut]).unwrap().is_none(), "cut at {cut}");
-        }
-        let (head, found) = RequestHead::parse(text).unwrap().unwrap();
-        assert_eq!(found, length);
-        assert_eq!(head.head.bytes, &text[..length]);
-        assert_eq!((&*head.method(), &*head.target()), ("POST", "/v1/messages"));
-        let fields: Vec<_> = head.head.fields().collect();
-        assert_eq!(fields, [("Host", &b"a.example"[..]), ("X-Odd", b"two"), ("x-odd", b"3")]);
-    }
-
-    #[test]
-    fn malformed_requests_are_errors() {
-        for text in [
-            "GET / HTTP/1.1\nHost: a\n\n",
-            "GET / HTTP/1.1\r\nHost: a\n\r\n",
-            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-            "GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
-            "GET / HTTP/3.1\r\n\r\n",
-            "GET  / HTTP/1.1\r\n\r\n",
-            "\u{16}\u{3}\u{1}",
+        for (lead, text, rest) in [
+            (
+                "",
+                "POST /v1/messages HTTP/1.1\r\nHost: a.example\r\nX-Odd:  two  \r\nx-odd: 3\r\n\r\n",
+                "body",
+            ),
+            (
+                "\r\n\r\n",
+                "get /ü?\"{|}`<> HTTP/1.1\r\nHost: a\r\nA:\r\nB:\té\t\r\n!#$%&'*+-.^_`|~: c\r\n\r\n",
+                "\r\n",
+            ),
+            ("", "M-SEARCH * HTTP/1.0\r\n\r\n", ""),
+            ("", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "\n"),
         ] {
-            assert!(RequestHead::parse(text.as_bytes()).is_err(), "{text:?}");
+            let input = format!("{lead}{text}{rest}");
+            let length = lead.len() + text.len();
+            for cut in 0..length {
+                let found = RequestHead::parse(&input.as_bytes()[..cut]).unwrap();
+                assert!(found.is_none(), "{text:?} cut at {cut}");
+            }
+            for cut in length..=input.len() {
+                let (head, found) = RequestHead::parse(&input.as_bytes()[..cut]).unwrap().unwrap();
+                assert_eq!((found, &head.head.bytes[..]), (length, text.as_bytes()));
+                let line = text.lines().next().unwrap();
+                let version = head.head.version();
+                assert_eq!(format!("{} {} {version}", head.method(), head.target()), line);
+            }
         }
-    }
-
-    #[test]
-    fn heads_are_bounded() {
-        let mut text = b"GET / HTTP/1.1\r\nA: ".to_vec();
-        text.resize(HEAD_BYTES_MAX + 1, b'a');
-        assert_eq!(RequestHead::parse(&text).unwrap_err(), HeadError::TooLarge);
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(FIELDS_MAX + 1));
-        assert_eq!(RequestHead::parse(many.as_bytes()).unwrap_err(), HeadError::TooLarge);
-        let most = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(FIELDS_MAX));
-        assert_eq!(request(&most).head.fields().count(), FIELDS_MAX);
-    }
-
-    #[test]
-    fn the_origins_form_drops_what_was_meant_for_a_proxy() {
         let head = request(
-            "GET http://a.example/x?y HTTP/1.1\r\nHost: a.example\r\nProxy-Connection: x\r\n\
-             Accept: */*\r\nproxy-authorization: Basic eA==\r\n\r\n",
+            "POST /v1/messages HTTP/1.1\r\nHost: a.example\r\nX-Odd:  two  \r\nx-odd:\r\n\r\n",
         );
-        assert_eq!(
-            String::from_utf8(head.for_origin("/x?y")).unwrap(),
-            "GET /x?y HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n"
-        );
+        let expected = [("Host", "a.example"), ("X-Odd", "two"), ("x-odd", "")];
+        assert_eq!(fields(&head.head), expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn heads_are_bounded_however_they_are_cut() {
+        for start in ["GET / HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\n", "HTTP/1.1  200 OK\r\n"] {
+            let parse = |text: &[u8]| {
+                if start.starts_with('G') {
+                    RequestHead::parse(text).map(|f| f.map(|(head, _)| head.head))
+                } else {
+                    ResponseHead::parse(text).map(|f| f.map(|(head, _)| head.head))
+                }
+            };
+            let long = |bytes: usize| {
+                let filler = "a".repeat(bytes - start.len() - "A: \r\n\r\n".len());
+                format!("{start}A: {filler}\r\n\r\n").into_bytes()
+            };
+            assert!(parse(&long(HEAD_BYTES_MAX)).unwrap().is_some(), "{start}");
+            let over = long(HEAD_BYTES_MAX + 1);
+            for cut in [HEAD_BYTES_MAX, over.len()] {
+                assert_eq!(parse(&over[..cut]).unwrap_err(), HeadError::TooLong, "{start} {cut}");
+            }
+            assert!(parse(&over[..HEAD_BYTES_MAX - 1]).unwrap().is_none(), "{start}");
+            let many = |n: usize| format!("{start}{}\r\n", "A: b\r\n".repeat(n)).into_bytes();
+            assert_eq!(parse(&many(FIELDS_MAX)).unwrap().unwrap().fields().count(), FIELDS_MAX);
+            let over = many(FIELDS_MAX + 1);
+            let last = over.len() - 2;
+            for cut in 0..over.len() {
+                match parse(&over[..cut]) {
+                    Ok(found) => assert!(found.is_none() && cut < last, "{start} {cut}"),
+                    Err(error) => {
+                        assert_eq!(
+                            (error, cut >= last),
+                            (HeadError::TooManyFields, true),
+                            "{start}"
+                        );
+                    }
+                }
+            }
+            assert_eq!(parse(&over).unwrap_err(), HeadError::TooManyFields, "{start}");
+        }
+        let words = [HeadError::TooLong, HeadError::TooManyFields].map(|e| e.to_string());
+        assert!(words[0].contains(&HEAD_BYTES_MAX.to_string()), "{words:?}");
+        assert!(words[1].contains(&FIELDS_MAX.to_string()), "{words:?}");
     }
 
     #[test]
@@ -409,21 +474,110 @@ mod tests {
     }
 
     #[test]
-    fn a_response_head_keeps_an_empty_or_odd_reason() {
-        for (text, reason) in [
-            ("HTTP/1.1 200 OK\r\n\r\n", "OK"),
-            ("HTTP/1.1 200 \r\n\r\n", ""),
-            ("HTTP/1.1 200\r\n\r\n", ""),
-            ("HTTP/1.0 404 Not Here\r\nA: b\r\n\r\n", "Not Here"),
+    fn a_response_head_is_found_however_it_is_cut() {
+        // (text, status, reason, fields, to the letter)
+        for (text, status, reason, expected, to_the_letter) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", 200, "OK", &[][..], true),
+            ("HTTP/1.1 200 \r\n\r\n", 200, "", &[], true),
+            ("HTTP/1.1 200\r\n\r\n", 200, "", &[], true),
+            ("HTTP/1.0 404 Not  Here \r\nA: b\r\n\r\n", 404, "Not  Here ", &[("A", "b")], true),
+            ("HTTP/1.1 999 Größe\t\r\nA:  é \r\n\r\n", 999, "Größe\t", &[("A", "é")], true),
+            ("HTTP/1.1 100\n\n", 100, "", &[], true),
+            ("HTTP/1.1 200 OK\nA: b\r\na: c\n\n", 200, "OK", &[("A", "b"), ("a", "c")], true),
+            ("HTTP/1.1  200\tOK\r\n\r\n", 200, "OK", &[], false),
+            (
+                "HTTP/1.1 200 O\u{1}K\r\nA: \u{1b}\r\n\r\n",
+                200,
+                "O\u{1}K",
+                &[("A", "\u{1b}")],
+                false,
+            ),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n  c\r\n\r\n", 200, "OK", &[("A", "b\r\n  c")], false),
+            ("HTTP/1.1 200 OK\r\nA:\r\n \r\n\tb\r\n\r\n", 200, "OK", &[("A", "b")], false),
+            (
+                "HTTP/1.1 200 OK\r\nA:\r\n \r\nB: c\r\n\r\n",
+                200,
+                "OK",
+                &[("A", ""), ("B", "c")],
+                false,
+            ),
+            ("HTTP/1.1 200 OK\r\nA \t: b\r\n\r\n", 200, "OK", &[("A", "b")], false),
+            (
+                "HTTP/1.1 200 OK\r\n A: b\r\nC: d\r\n\r\n",
+                200,
+                "OK",
+                &[("", "A: b"), ("C", "d")],
+                false,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\n: b\r\nA B: c\r\n\r\n",
+                200,
+                "OK",
+                &[("", "b"), ("A B", "c")],
+                false,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nodd\r\nA(: \0\r\n\r\n",
+                200,
+                "OK",
+                &[("odd", ""), ("A(", "\0")],
+                false,
+            ),
+            ("HTTP/1.1 200 OK\nA: b\rc\r\r\n\n", 200, "OK", &[("A", "b\rc\r")], false),
         ] {
-            let (head, length) = ResponseHead::parse(text.as_bytes()).unwrap().unwrap();
-            assert_eq!((head.record().reason.as_ref(), length), (reason, text.len()), "{text:?}");
+            for lead in ["", "\r\n", "\n\r\n"] {
+                let input = format!("{lead}{text}next");
+                let length = lead.len() + text.len();
+                for cut in 0..length {
+                    let found = ResponseHead::parse(&input.as_bytes()[..cut]).unwrap();
+                    assert!(found.is_none(), "{text:?} cut at {cut}");
+                }
+                for cut in length..=input.len() {
+                    let found = ResponseHead::parse(&input.as_bytes()[..cut]).unwrap();
+                    let (head, found) = found.unwrap();
+                    assert_eq!((found, &head.head.bytes[..]), (length, text.as_bytes()));
+                    assert_eq!((head.status, head.is_odd), (status, !to_the_letter), "{text:?}");
+                    assert_eq!(head.record().reason, reason, "{text:?}");
+                    let expected = expected.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+                    assert_eq!(fields(&head.head), expected.collect::<Vec<_>>(), "{text:?}");
+                }
+            }
         }
     }
 
     #[test]
-    fn two_hosts_are_one_too_many() {
-        assert!(request("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").host().is_err());
-        assert_eq!(request("GET / HTTP/1.0\r\n\r\n").host().unwrap(), None);
+    fn what_is_no_response_is_an_error_however_it_is_cut() {
+        for (text, reason) in [
+            ("rubbish\r\n\r\n", "not an HTTP/1 response"),
+            ("HTTP/2 200 OK\r\n\r\n", "not an HTTP/1 response"),
+            ("http/1.1 200 OK\r\n\r\n", "not an HTTP/1 response"),
+            ("ICY 200 OK\r\n\r\n", "not an HTTP/1 response"),
+            (" HTTP/1.1 200 OK\r\n\r\n", "not an HTTP/1 response"),
+            ("\rHTTP/1.1 200 OK\r\n\r\n", "not an HTTP/1 response"),
+            ("HTTP/1.2 200 OK\r\n\r\n", "a status line that is not HTTP/1.x STATUS"),
+            ("HTTP/1.1200 OK\r\n\r\n", "a status line that is not HTTP/1.x STATUS"),
+            ("HTTP/1.1 20 OK\r\n\r\n", "a status line that is not HTTP/1.x STATUS"),
+            ("HTTP/1.1 2000 OK\r\n\r\n", "a status line that is not HTTP/1.x STATUS"),
+            ("HTTP/1.1 200OK\r\n\r\n", "a status line that is not HTTP/1.x STATUS"),
+            ("HTTP/1.1 OK\r\n\r\n", "a status line that is not HTTP/1.x STATUS"),
+            ("HTTP/1.1\r\n\r\n", "a status line that is not HTTP/1.x STATUS"),
+            ("HTTP/1.1 099 OK\r\n\r\n", "a status below 100"),
+        ] {
+            let error = HeadError::Malformed(reason);
+            assert_eq!(ResponseHead::parse(text.as_bytes()).unwrap_err(), error, "{text:?}");
+            for cut in 0..text.len() {
+                match ResponseHead::parse(&text.as_bytes()[..cut]) {
+                    Ok(found) => assert!(found.is_none(), "{text:?} cut at {cut}"),
+                    Err(found) => assert_eq!(found, error, "{text:?} cut at {cut}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_read_over_all_their_lines() {
+        let head = response("HTTP/1.1 200 OK\r\nA: b, c,,\r\na:\r\nA: D\r\n\r\n").head;
+        assert_eq!(head.members("a").collect::<Vec<_>>(), [&b"b"[..], b"c", b"D"]);
+        assert!(head.has_member("A", "d") && !head.has_member("a", "e"));
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod adversary;
 pub(crate) mod as_user;
 pub(crate) mod bench;
+pub(crate) mod cases;
 pub(crate) mod coding;
 pub(crate) mod content;
 pub(crate) mod http;

@@ -32,6 +32,13 @@ use signals::Signals;
 use tls::Tls;
 use wire::{Fault, Stream, Wire};
 
+/// TLS as an origin speaks it, for an origin of another kind; the CA's certificate goes to `ca_pem`.
+pub(crate) fn tls_config(ca_pem: &Path) -> Arc<ServerConfig> {
+    let authority = Authority::new();
+    std::fs::write(ca_pem, authority.pem()).unwrap();
+    Tls::new(&Arc::new(authority)).usual()
+}
+
 /// The running origin; dropped, it closes every connection and joins its threads.
 pub(crate) struct Origin {
     pub(crate) https_port: u16,

@@ -14,6 +14,8 @@
 //! | `/abort?after=&frame=`, `/reset?after=` | broken off in mid-body, by an end or a reset |
 //! | `/vanish`, `/garbage` | no answer at all; one that is not HTTP |
 //! | `/early` | 413 before the request's body is read |
+//! | `/reject?code=` | that status in the place of 100, to a request that expects it; else `/echo` |
+//! | `/raw?hex=` | these bytes for a whole answer, then the connection's end |
 //! | `/upgrade` | 101, then the client's bytes back |
 //! | `/v1/messages` | a small Anthropic Messages stream |
 //! | `/NAME.git/…` | git's smart HTTP |
@@ -40,9 +42,12 @@ pub(super) fn one_exchange(
     if head.target.starts_with("/early") {
         return refuse_early(wire, framing, shared);
     }
-    if value(&head.fields, "expect").is_some_and(|e| e.eq_ignore_ascii_case("100-continue"))
-        && framing != Framing::Length(0)
-    {
+    let expects =
+        value(&head.fields, "expect").is_some_and(|e| e.eq_ignore_ascii_case("100-continue"));
+    if expects && head.target.starts_with("/reject") {
+        return reject(wire, &head, framing, shared);
+    }
+    if expects && framing != Framing::Length(0) {
         wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     let seen = read_rest(wire, head, framing, connection, sni)?;
@@ -100,9 +105,19 @@ fn refuse_early(wire: &mut Wire, framing: Framing, shared: &Shared) -> Result<bo
     Ok(false)
 }
 
+/// Answers in the place of 100 (RFC 9110 section 10.1.1). The client may send its body all the same,
+/// and then the connection goes on.
+fn reject(wire: &mut Wire, head: &Head, framing: Framing, shared: &Shared) -> Result<bool, Fault> {
+    let (_, code) = head.target.split_once("code=").expect("a code");
+    let mut answer = Answer::new(wire, &head.method, &shared.bytes_sent);
+    answer.whole(code.parse().unwrap(), &[], b"not this")?;
+    wire.read_body(framing, &mut Content::default())?;
+    Ok(true)
+}
+
 fn respond(seen: &Seen, answer: &mut Answer<'_>, shared: &Shared) -> io::Result<Next> {
     match seen.path() {
-        "/echo" => {
+        "/echo" | "/reject" => {
             let kind = seen.field("content-type").unwrap_or("application/octet-stream");
             answer.whole(200, &[("Content-Type", kind)], seen.body.whole().unwrap_or_default())?;
         }
@@ -148,6 +163,10 @@ fn respond(seen: &Seen, answer: &mut Answer<'_>, shared: &Shared) -> io::Result<
             answer.head(200, &[("Content-Length", "1000000")])?;
             answer.bytes(&Noise::bytes(3, usize_of(seen.number("after", 1000))))?;
             return Ok(Next::Reset);
+        }
+        "/raw" => {
+            answer.wire().write(&from_hex(seen.query("hex").unwrap_or_default()))?;
+            return Ok(Next::End);
         }
         "/vanish" => return Ok(Next::End),
         "/garbage" => {
@@ -225,6 +244,8 @@ fn status(seen: &Seen, answer: &mut Answer<'_>) -> io::Result<()> {
         // A 304 tells the length of what it does not send (RFC 9110 section 8.6).
         304 => answer.head(304, &[("ETag", "\"abc\""), ("Content-Length", "12345")]),
         204 => answer.head(204, &[("X-Kind", "nothing")]),
+        205 => answer.head(205, &[("Content-Length", "0")]),
+        426 => answer.whole(426, &[("Connection", "Upgrade"), ("Upgrade", "x/1")], b"not so\n"),
         _ => answer.whole(code, &[("Content-Type", "text/plain")], b"as you asked\n"),
     }
 }
@@ -307,6 +328,11 @@ fn crc32(bytes: &[u8]) -> u32 {
         (0..8)
             .fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg()))
     })
+}
+
+fn from_hex(digits: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+    (0..digits.len()).step_by(2).map(byte).collect()
 }
 
 pub(super) fn usize_of(n: u64) -> usize {
