@@ -46,6 +46,8 @@ mod runtime;
 mod session;
 #[path = "proxy/stream.rs"]
 mod stream;
+#[path = "proxy/websocket.rs"]
+mod websocket;
 
 use std::process::ExitCode;
 

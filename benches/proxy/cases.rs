@@ -26,6 +26,7 @@ pub(crate) enum Case {
     Download,
     Beyond,
     Events,
+    Texts,
     PassedConnect,
     PassedDownload,
     IdleMemory,
@@ -48,7 +49,7 @@ const BODY_BYTES_MAX: u64 = 64 << 20;
 const BODY_BYTES_MAX_SMALL: u64 = 64 << 10;
 
 impl Case {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::KeepAlive,
         Self::Paced,
         Self::Connect,
@@ -57,6 +58,7 @@ impl Case {
         Self::Download,
         Self::Beyond,
         Self::Events,
+        Self::Texts,
         Self::PassedConnect,
         Self::PassedDownload,
         Self::IdleMemory,
@@ -76,6 +78,7 @@ impl Case {
             Self::Download => "download 8 MB, 4 connections",
             Self::Beyond => "download 8 MB, beyond the capture bound",
             Self::Events => "200 event streams",
+            Self::Texts => "WebSocket messages",
             Self::PassedConnect => "passthrough tunnel: new connection + GET, 16 at once",
             Self::PassedDownload => "passthrough tunnel: download 8 MB, 4 connections",
             Self::IdleMemory => "memory, 1,000 idle connections",
@@ -121,6 +124,7 @@ impl Case {
             Self::Download | Self::Beyond => download(way, of(4, 2), of(4, 1), "1.15 beyond").await,
             Self::PassedDownload => download(way, of(4, 2), of(4, 1), "1.1").await,
             Self::Events => events(way, of(200, 8), of(100, 5)).await,
+            Self::Texts => texts(way, of(16, 2), of(400, 4)).await,
             Self::IdleMemory => memory::idle(way, of(1000, 20)).await,
             Self::CrowdMemory => memory::idle(way, of(memory::crowd()?, 30)).await,
             Self::StreamMemory => memory::streams(way, of(1000, 20)).await,
@@ -268,6 +272,26 @@ async fn events(way: &Way, streams: usize, each: usize) -> Result<Values> {
         (Metric::new("CPU µs/event", Ratio::Plain, "1.3"), micros(block.cpu) / count),
         (Metric::new("p50 µs", Ratio::Plain, ""), micros(quantile(&mut ages, 0.5))),
         (Metric::new("p99 µs", Ratio::Plain, ""), micros(quantile(&mut ages, 0.99))),
+    ])
+}
+
+/// Texts of 200 bytes that an origin sends back, one at a time on each connection.
+async fn texts(way: &Way, connections: usize, each: usize) -> Result<Values> {
+    let mut open = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        open.push(Connection::open(way).await?);
+    }
+    let work = open.into_iter().map(|mut connection| async move {
+        let times = connection.texts(each).await?;
+        Ok((connection, times))
+    });
+    let (done, block) = measured(way, work.collect()).await?;
+    let mut times = close(done).await;
+    let messages = 2.0 * times.len() as f64;
+    Ok(vec![
+        (Metric::new("CPU µs/message", Ratio::Plain, ""), micros(block.cpu) / messages),
+        (Metric::new("echo p50 µs", Ratio::Plain, ""), micros(quantile(&mut times, 0.5))),
+        (Metric::new("echo p99 µs", Ratio::Plain, ""), micros(quantile(&mut times, 0.99))),
     ])
 }
 

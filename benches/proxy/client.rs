@@ -17,6 +17,7 @@ use crate::http::Messages;
 use crate::journal::Passed;
 use crate::options::Kind;
 use crate::stream::Stream;
+use crate::websocket::{self, TEXT_BYTES, UPGRADE};
 
 /// Large bodies are written in such pieces.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -89,6 +90,25 @@ impl Connection {
             }
             last = is_end.0;
         }
+    }
+
+    /// Opens a WebSocket, over which `count` texts go and come back; how long each took.
+    pub(crate) async fn texts(&mut self, count: usize) -> io::Result<Vec<Duration>> {
+        self.messages.stream.writer.write(head("GET", "/ws", UPGRADE).as_bytes()).await?;
+        let head = self.messages.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if !head.start_line().starts_with("HTTP/1.1 101 ") {
+            return Err(io::Error::other(format!("answered with {head:?}")));
+        }
+        let mut times = Vec::with_capacity(count);
+        for number in 0..count as u64 {
+            times.push(websocket::echo(&mut self.messages, number).await?);
+        }
+        let bytes = (count * TEXT_BYTES) as u64;
+        self.count(bytes, bytes);
+        let mut passed = self.passed.get();
+        passed.messages += 2 * count as u64;
+        self.passed.set(passed);
+        Ok(times)
     }
 
     /// Says goodbye.

@@ -70,6 +70,22 @@ impl Messages {
         }
     }
 
+    /// Shows the next `bytes` bytes to `seen`; they must come.
+    pub(crate) async fn exactly<T>(
+        &mut self,
+        bytes: usize,
+        seen: impl FnOnce(&[u8]) -> T,
+    ) -> io::Result<T> {
+        while self.rest().len() < bytes {
+            if !self.fill().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let seen = seen(&self.rest()[..bytes]);
+        self.consume(bytes);
+        Ok(seen)
+    }
+
     /// Shows the next line to `seen`, without its end; it must come.
     pub(crate) async fn line<T>(&mut self, seen: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
         loop {

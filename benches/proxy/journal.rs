@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agent_gate_store::Layout;
 use agent_gate_store::journal::{Day, Line, Lines};
-use agent_gate_store::record::{Body, Hash, Kept, Outcome, Record};
+use agent_gate_store::record::{Body, Direction, Hash, Kept, Outcome, Record};
 use anyhow::{Result, bail, ensure};
 
 /// Responses are recorded just after the client has them; this is how long they may take.
@@ -17,9 +17,11 @@ const RECORD_TIME_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct Passed {
     /// Exchanges.
     pub(crate) exchanges: u64,
-    /// Bytes of request bodies.
+    /// Messages of WebSockets, both ways.
+    pub(crate) messages: u64,
+    /// Bytes of request bodies and of messages to the origin.
     pub(crate) sent: u64,
-    /// Bytes of response bodies.
+    /// Bytes of response bodies and of messages from the origin.
     pub(crate) received: u64,
 }
 
@@ -105,10 +107,18 @@ impl Journal {
             }
             Record::Response(response) => {
                 let Some(head) = &response.head else { bail!("no answer: {response:?}") };
-                ensure!(head.status == 200, "answered with {head:?}");
+                ensure!(matches!(head.status, 101 | 200), "answered with {head:?}");
                 ensure!(response.outcome == Outcome::Complete, "cut: {:?}", response.error);
                 *responses += 1;
                 found.received += self.length(&response.body)?;
+            }
+            Record::Message(message) => {
+                ensure!(message.complete && message.flaws.is_empty(), "broken: {message:?}");
+                found.messages += 1;
+                match message.direction {
+                    Direction::Sent => found.sent += self.length(&message.body)?,
+                    Direction::Received => found.received += self.length(&message.body)?,
+                }
             }
             Record::Run(_) => {}
             other => bail!("unexpected: {other:?}"),

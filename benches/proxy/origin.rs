@@ -1,4 +1,5 @@
-//! The origin: small answers, large ones, event streams, and a short answer to every POST.
+//! The origin: small answers, large ones, event streams, WebSockets, and a short answer to every
+//! POST.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,6 +18,7 @@ use crate::http::Messages;
 use crate::role::{self, Ready, Settings};
 use crate::runtime;
 use crate::stream::Stream;
+use crate::websocket;
 
 /// Large answers are written in such pieces.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -57,6 +59,7 @@ impl Origin {
                 "/bytes" => {
                     self.bytes(&mut messages, number(query, "n"), number(query, "seed")).await
                 }
+                "/ws" => return websocket::serve(&mut messages).await,
                 "/sse" => events(&mut messages, number(query, "n"), number(query, "ms")).await,
                 _ if head.start_line().starts_with("POST ") => answer(&mut messages, b"{}").await,
                 _ => answer(&mut messages, &self.noise_as_text()).await,

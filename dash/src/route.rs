@@ -4,7 +4,7 @@ use agent_gate_store::record::{Field, Record};
 use agent_gate_store::{Error, Id, Reader};
 
 use crate::http::{Request, Response};
-use crate::pages::{exchange, index, message};
+use crate::pages::{exchange, index, message, websocket};
 use crate::server::Site;
 use crate::{body, guard, live};
 
@@ -19,7 +19,8 @@ const ICON: &str = include_str!("assets/icon.svg");
 #[derive(Debug, PartialEq, Eq)]
 enum Route {
     Index(index::View),
-    Exchange(Id),
+    Exchange(Id, u64),
+    Message(Id, u64),
     Body(Id, Side),
     DecodedBody(Id, Side),
     ApiExchanges { after: u64, run: Option<Id> },
@@ -27,11 +28,12 @@ enum Route {
     Asset(&'static str, &'static str),
 }
 
-/// Which body of an exchange.
+/// Which body of an exchange; of its messages, the one at this position of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Request,
     Response,
+    Message(u64),
 }
 
 /// Answers a request.
@@ -59,7 +61,11 @@ fn show(route: &Route, site: &Site) -> Result<Option<Response>, Error> {
                 Response::text(503, "too many pages are open").with("Retry-After", "5")
             }
         },
-        Route::Exchange(id) => match exchange::page(&open()?, *id, &site.notices)? {
+        Route::Exchange(id, after) => match exchange::page(&open()?, *id, *after, &site.notices)? {
+            Some(page) => html(200, page),
+            None => return Ok(None),
+        },
+        Route::Message(id, seq) => match websocket::page(&open()?, *id, *seq, &site.notices)? {
             Some(page) => html(200, page),
             None => return Ok(None),
         },
@@ -85,16 +91,16 @@ fn download_decoded(reader: &Reader, id: Id, side: Side) -> Result<Option<Respon
     Ok(Some(Response::download(&name, Box::new(decoded), bytes)))
 }
 
-/// The record of one side of an exchange, and what that side is called.
+/// The record of one side of an exchange, or of one of its messages, and what that is called.
 fn side_of(
     reader: &Reader,
     id: Id,
     side: Side,
-) -> Result<Option<(Record<'static>, &'static str)>, Error> {
-    let Some(exchange) = reader.exchange(id)? else { return Ok(None) };
+) -> Result<Option<(Record<'static>, String)>, Error> {
     let (record, name) = match side {
-        Side::Request => (exchange.request, "request"),
-        Side::Response => (exchange.response, "response"),
+        Side::Request => (reader.exchange(id)?.and_then(|it| it.request), "request".to_owned()),
+        Side::Response => (reader.exchange(id)?.and_then(|it| it.response), "response".to_owned()),
+        Side::Message(seq) => (reader.message(id, seq)?, format!("message-{seq}")),
     };
     Ok(record.map(|record| (record, name)))
 }
@@ -139,9 +145,15 @@ fn route(target: &str) -> Option<Route> {
         [""] => {
             Route::Index(index::View { run: value(query, "run")?, before: value(query, "before")? })
         }
-        ["exchange", id] => Route::Exchange(id.parse().ok()?),
+        ["exchange", id] => {
+            Route::Exchange(id.parse().ok()?, value(query, "after")?.unwrap_or_default())
+        }
+        ["exchange", id, "message", seq] => Route::Message(id.parse().ok()?, seq.parse().ok()?),
         ["body", id, "request"] => Route::Body(id.parse().ok()?, Side::Request),
         ["body", id, "response"] => Route::Body(id.parse().ok()?, Side::Response),
+        ["body", id, "message", seq] => {
+            Route::Body(id.parse().ok()?, Side::Message(seq.parse().ok()?))
+        }
         ["body", id, "request", "decoded"] => Route::DecodedBody(id.parse().ok()?, Side::Request),
         ["body", id, "response", "decoded"] => Route::DecodedBody(id.parse().ok()?, Side::Response),
         ["api", "exchanges"] => Route::ApiExchanges {
@@ -184,7 +196,10 @@ mod tests {
             at("/?before=ID&run="),
             Some(Route::Index(index::View { run: None, before: run }))
         );
-        assert_eq!(at("/exchange/ID"), Some(Route::Exchange(id)));
+        assert_eq!(at("/exchange/ID"), Some(Route::Exchange(id, 0)));
+        assert_eq!(at("/exchange/ID?after=9"), Some(Route::Exchange(id, 9)));
+        assert_eq!(at("/exchange/ID/message/7"), Some(Route::Message(id, 7)));
+        assert_eq!(at("/body/ID/message/7"), Some(Route::Body(id, Side::Message(7))));
         assert_eq!(at("/body/ID/response"), Some(Route::Body(id, Side::Response)));
         assert_eq!(at("/body/ID/request/decoded"), Some(Route::DecodedBody(id, Side::Request)));
         assert_eq!(at("/api/exchanges"), Some(Route::ApiExchanges { after: 0, run: None }));
@@ -201,6 +216,10 @@ mod tests {
             "/exchange/x",
             "/exchange/ID/",
             "/exchange/ID/x",
+            "/exchange/ID?after=x",
+            "/exchange/ID/message/",
+            "/exchange/ID/message/-1",
+            "/body/ID/message/18446744073709551616",
             "/body/ID",
             "/body/ID/both",
             "/body/ID/both/decoded",

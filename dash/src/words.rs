@@ -1,7 +1,7 @@
 //! Numbers, times and outcomes as people read them.
 
 use agent_gate_store::Timestamp;
-use agent_gate_store::record::{CodingFlaw, EventsFlaw, Flag, Outcome, RefusedBy};
+use agent_gate_store::record::{CodingFlaw, EventsFlaw, Flag, Flaw, Outcome, RefusedBy};
 
 /// `512 B`, `1.5 KB`, `20 MB`: powers of 1000, at most three digits.
 pub(crate) fn bytes(count: u64) -> String {
@@ -102,6 +102,30 @@ pub(crate) fn refused_by(by: RefusedBy) -> &'static str {
         RefusedBy::HeadTimeout => "head not in time",
         RefusedBy::TooManyConnections => "too many connections",
         RefusedBy::RecordingStopped => "recording stopped",
+    }
+}
+
+/// What is wrong with a message, in words.
+pub(crate) fn flaw(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::ReservedBits => "reserved bits set",
+        Flaw::UnknownOpcode => "unknown opcode",
+        Flaw::LengthNotMinimal => "length written too long",
+        Flaw::LengthOutOfRange => "impossible length",
+        Flaw::ControlFragmented => "control frame in fragments",
+        Flaw::ControlTooLong => "control frame too long",
+        Flaw::Unmasked => "not masked",
+        Flaw::Masked => "masked",
+        Flaw::ContinuationWithoutStart => "continues nothing",
+        Flaw::Interrupted => "another began inside it",
+        Flaw::NotUtf8 => "not UTF-8",
+        Flaw::CloseTooShort => "half a status code",
+        Flaw::CloseCodeInvalid => "status code not allowed",
+        Flaw::AfterClose => "after the close",
+        Flaw::InflateFailed => "cannot be inflated",
+        Flaw::InflateBomb => "inflates beyond measure",
+        Flaw::NotInflated => "as on the wire",
+        Flaw::Rest => "rest of the one before",
     }
 }
 

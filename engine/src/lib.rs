@@ -1,8 +1,9 @@
 //! The data plane: everything between an accepted connection and the records it leaves behind.
 //!
 //! `net` is all that waits; `proto` turns bytes into messages and back without I/O; `policy` says
-//! what passes; `inspect` reads bodies beside the wire; `cert` makes certificates. This crate knows nothing of SQL, HTML, the jail,
-//! options or environment.
+//! what passes; `inspect` reads bodies beside the wire; `cert` makes certificates; `fuzz` says what
+//! the fuzz targets hold `proto` to. This crate knows nothing of SQL, HTML, the jail, options or
+//! environment.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -16,6 +17,8 @@ mod cert;
 mod distrust;
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod inspect;
 mod limits;
 mod net;

@@ -197,3 +197,29 @@ pub(crate) const SHORTAGE_PERIOD: Duration = Duration::from_secs(60);
 
 /// While recording has stopped, what is to be recorded is tried again this often.
 pub(crate) const RECORD_RETRY: Duration = Duration::from_millis(100);
+
+/// Compressed WebSocket payload that is inflated in one go, in bytes: what is gathered of it does
+/// not depend on how it was cut, and what it may become (four MiB) takes few milliseconds.
+pub(crate) const INFLATE_BLOCK_BYTES: usize = 4 * 1024;
+
+/// … and what one step of that may give, in bytes: it lies on the stack.
+pub(crate) const INFLATE_STEP_BYTES: usize = 8 * 1024;
+
+/// A WebSocket message may inflate as far as a coded body may be decoded: to so many bytes however
+/// few they were, beyond that to so many times its length, and never beyond the last bound.
+pub(crate) use agent_gate_store::content_coding::{
+    DECODED_BYTES_MAX as INFLATED_BYTES_MAX, RATIO_FREE_BYTES as INFLATED_BYTES_FREE,
+    RATIO_MAX as INFLATE_RATIO_MAX,
+};
+
+/// A masked WebSocket payload is unmasked in copies of so many bytes, on the stack.
+pub(crate) const UNMASK_STEP_BYTES: usize = 4 * 1024;
+
+/// How much content of WebSocket messages is looked at before other connections have their turn,
+/// in bytes: about a millisecond.
+pub(crate) const MESSAGES_TURN_BYTES: usize = 256 * 1024;
+
+/// … of which each message takes so many by itself, for its record.
+pub(crate) const MESSAGE_TURN_BYTES: usize = 1024;
+
+const _: () = assert!(INFLATE_STEP_BYTES < MESSAGES_TURN_BYTES);

@@ -117,12 +117,13 @@ fn text(row: &ExchangeRow, colours: bool) -> String {
     };
     let (word, colour) = ending(row);
     let word = if colours { format!("\x1b[{colour}m{word}\x1b[0m") } else { word };
-    let bytes = match row.response_bytes {
-        Some(received) => format!("{}+{received} B", row.request_bytes),
-        None => format!("{} B", row.request_bytes),
+    let volume = match (row.messages_sent.zip(row.messages_received), row.response_bytes) {
+        (Some((sent, received)), _) => format!("{sent}+{received} messages"),
+        (None, Some(received)) => format!("{}+{received} B", row.request_bytes),
+        (None, None) => format!("{} B", row.request_bytes),
     };
     let time = row.duration_us.map_or_else(String::new, |us| format!(" {} ms", us / 1000));
-    format!("{} {} {} {word} {bytes}{time}", row.at, clean(what), clean(&url(row)))
+    format!("{} {} {} {word} {volume}{time}", row.at, clean(what), clean(&url(row)))
 }
 
 /// How it ended, and the colour of that: green, yellow for an origin's no, red for what failed.
@@ -188,6 +189,8 @@ mod tests {
             response_bytes: Some(7),
             duration_us: Some(12_345),
             flags: Vec::new(),
+            messages_sent: None,
+            messages_received: None,
         }
     }
 
@@ -209,7 +212,15 @@ mod tests {
             method: String::new(),
             ..row()
         };
+        let websocket = ExchangeRow {
+            method: "GET".into(),
+            status: Some(101),
+            messages_sent: Some(4),
+            messages_received: Some(70),
+            ..row()
+        };
         for (row, line) in [
+            (websocket, "GET https://a.example/v1?x=1 101 4+70 messages 12 ms"),
             (row(), "POST https://a.example/v1?x=1 200 5+7 B 12 ms"),
             (cut, "POST https://a.example/v1?x=1 200 cut_by_origin 5+7 B 12 ms"),
             (refused, "- [::1]:443 refused:address_refused 0 B"),

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use crate::body::push_body;
 use crate::object::Object;
 use crate::record::{
-    Field, Hash, Record, Request, RequestHead, Response, ResponseHead, Timings, Tls, VERSION,
+    Field, Hash, Message, Record, Request, RequestHead, Response, ResponseHead, Timings, Tls,
+    VERSION,
 };
 
 /// The line of `record` without its last member `prev`, its closing brace and its line feed,
@@ -21,6 +22,7 @@ pub(crate) fn line(record: &Record<'_>) -> Vec<u8> {
     match record {
         Record::Request(request) => push_request(&mut object, request),
         Record::Response(response) => push_response(&mut object, response),
+        Record::Message(message) => push_message(&mut object, message),
         other => push_other(&mut object, other),
     }
     line
@@ -97,6 +99,7 @@ fn push_response(object: &mut Object<'_>, response: &Response<'_>) {
         events_flaw,
         timings,
         upgraded,
+        messages,
     } = response;
     object.text("type", "response");
     object.id("id", *id);
@@ -135,6 +138,53 @@ fn push_response(object: &mut Object<'_>, response: &Response<'_>) {
     if let Some(upgraded) = upgraded {
         object.serialized("upgraded", upgraded);
     }
+    if let Some(messages) = messages {
+        object.serialized("messages", messages);
+    }
+    push_body(object.member("body"), body);
+}
+
+fn push_message(object: &mut Object<'_>, message: &Message<'_>) {
+    let Message {
+        id,
+        run,
+        at,
+        exchange,
+        flow,
+        direction,
+        seq,
+        kind,
+        opcode,
+        body,
+        wire_bytes,
+        frames,
+        compressed,
+        close_code,
+        flaws,
+        complete,
+        duration_us,
+    } = message;
+    object.text("type", "message");
+    object.id("id", *id);
+    object.id("run", *run);
+    object.time("at", *at);
+    object.id("exchange", *exchange);
+    object.id("flow", *flow);
+    object.serialized("direction", direction);
+    object.number("seq", *seq);
+    object.serialized("kind", kind);
+    object.optional_number("opcode", opcode.map(u64::from));
+    object.number("wire_bytes", *wire_bytes);
+    object.number("frames", *frames);
+    if *compressed {
+        object.flag("compressed", true);
+    }
+    object.optional_number("close_code", close_code.map(u64::from));
+    if !flaws.is_empty() {
+        object.serialized("flaws", flaws);
+    }
+    object.flag("complete", *complete);
+    object.number("duration_us", *duration_us);
     push_body(object.member("body"), body);
 }
 
@@ -182,7 +232,7 @@ mod tests {
     use super::*;
 
     /// One with every member there is, one with none that may be missing.
-    const LINES: [&str; 5] = [
+    const LINES: [&str; 7] = [
         r#"{"v":1,"type":"request","id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","run":"01ARZ3NDEKTSV4RRFFQ69G5FAW",
         "at":"2026-11-24T01:02:03.000004Z","flow":"01ARZ3NDEKTSV4RRFFQ69G5FAX","client":"10.0.0.1:5",
         "scheme":"https","host":"a.example","port":443,"address":"[2001:db8::1]:443",
@@ -204,11 +254,22 @@ mod tests {
         "head":{"version":"HTTP/1.1","status":200,"reason":"O\u00ffK","fields":[["A","b"]]},
         "trailers":[["T","u"]],"events":3,"events_flaw":"unfinished",
         "timings":{"dns_us":1,"connect_us":2,"tls_us":3,"first_byte_us":4,"total_us":5},
-        "upgraded":{"sent":1,"received":2},
+        "upgraded":{"sent":1,"received":2},"messages":{"sent":3,"received":4},
         "body":{"bytes":9,"blake3":"BLAKE3","kept":4,"file":true,"kept_blake3":"KEPT",
         "decoded":{"codings":["br","gzip"],"bytes":7,"flaw":"truncated"}}}"#,
         r#"{"v":1,"type":"response","id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","run":"01ARZ3NDEKTSV4RRFFQ69G5FAW",
         "at":"2026-11-24T01:02:03.000000Z","outcome":"complete","timings":{"total_us":5},
+        "body":{"bytes":0,"blake3":"BLAKE3","text":""}}"#,
+        r#"{"v":1,"type":"message","id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","run":"01ARZ3NDEKTSV4RRFFQ69G5FAW",
+        "at":"2026-11-24T01:02:03.000004Z","exchange":"01ARZ3NDEKTSV4RRFFQ69G5FAX",
+        "flow":"01ARZ3NDEKTSV4RRFFQ69G5FAY","direction":"sent","seq":3,"kind":"reserved","opcode":11,
+        "wire_bytes":4,"frames":5,"compressed":true,"close_code":1000,
+        "flaws":["unknown_opcode","not_utf8"],"complete":false,"duration_us":6,
+        "body":{"bytes":2,"blake3":"BLAKE3","text":"\"\n"}}"#,
+        r#"{"v":1,"type":"message","id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","run":"01ARZ3NDEKTSV4RRFFQ69G5FAW",
+        "at":"2026-11-24T01:02:03.000004Z","exchange":"01ARZ3NDEKTSV4RRFFQ69G5FAX",
+        "flow":"01ARZ3NDEKTSV4RRFFQ69G5FAY","direction":"received","seq":1,"kind":"text",
+        "wire_bytes":0,"frames":1,"complete":true,"duration_us":0,
         "body":{"bytes":0,"blake3":"BLAKE3","text":""}}"#,
         r#"{"v":1,"type":"run_end","id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","run":"01ARZ3NDEKTSV4RRFFQ69G5FAW",
         "at":"2026-11-24T01:02:03.000004Z","status":3,"reason":"x","exchanges":7}"#,

@@ -9,13 +9,16 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, params};
 use crate::error::Error;
 use crate::journal::{Day, Lines, Position, is_line_end};
 use crate::layout::Layout;
-use crate::record::Id;
-use crate::row::{Begun, Ended, RowChange, RunBegun};
+use crate::record::{Direction, Id, Timestamp};
+use crate::row::{Begun, Ended, RowChange, RunBegun, Told};
 use crate::rows::Kind;
 
 /// The schema, step by step; a database's `user_version` says how many it has had.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("schema/001_first.sql"), include_str!("schema/002_flags.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema/001_first.sql"),
+    include_str!("schema/002_flags.sql"),
+    include_str!("schema/003_messages.sql"),
+];
 
 /// Rows that go into one transaction when the index catches up.
 const CATCH_UP_ROWS: usize = 4096;
@@ -162,17 +165,36 @@ struct Rows {
     runs: Vec<RunBegun>,
     ends: Vec<(Id, i64, Option<i32>)>,
     exchanges: Vec<Row>,
+    messages: Vec<(Told, Position, u64)>,
     /// Where in `exchanges` an exchange of this transaction stands.
     places: HashMap<Id, usize>,
     counts: HashMap<Id, u64>,
 }
 
 /// One row's change.
-#[derive(Default)]
 struct Row {
     seq: u64,
+    /// What stands for a request that the journal does not have.
+    unknown: Begun,
     begun: Option<(Begun, Position)>,
     ended: Option<(Ended, Position)>,
+    messages: Option<Counts>,
+}
+
+/// Messages each way.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    sent: u64,
+    received: u64,
+}
+
+impl Counts {
+    fn add(&mut self, direction: Direction) {
+        match direction {
+            Direction::Sent => self.sent += 1,
+            Direction::Received => self.received += 1,
+        }
+    }
 }
 
 impl Rows {
@@ -184,24 +206,34 @@ impl Rows {
                 if begun.kind == Kind::Exchange {
                     *self.counts.entry(begun.run).or_default() += 1;
                 }
-                let row = self.row(begun.id);
-                row.seq = seq;
+                let row = self.row(begun.id, begun.run, begun.at, seq);
                 row.begun = Some((*begun, position));
             }
             RowChange::Ended(ended) => {
-                let row = self.row(ended.id);
-                row.seq = seq;
+                let row = self.row(ended.id, ended.run, ended.at, seq);
                 row.ended = Some((ended, position));
+            }
+            RowChange::Message(told) => {
+                let row = self.row(told.exchange, told.run, told.at, seq);
+                let counts = row.messages.get_or_insert_default();
+                if told.counted {
+                    counts.add(told.direction);
+                }
+                self.messages.push((*told, position, seq));
             }
         }
     }
 
-    fn row(&mut self, id: Id) -> &mut Row {
+    /// The change of one exchange's row, to which the line `seq` adds.
+    fn row(&mut self, id: Id, run: Id, at: Timestamp, seq: u64) -> &mut Row {
         let place = *self.places.entry(id).or_insert_with(|| {
-            self.exchanges.push(Row::default());
+            let unknown = Begun::new(Kind::Exchange, id, run, at, "", 0);
+            self.exchanges.push(Row { seq, unknown, begun: None, ended: None, messages: None });
             self.exchanges.len() - 1
         });
-        &mut self.exchanges[place]
+        let row = &mut self.exchanges[place];
+        row.seq = seq;
+        row
     }
 
     fn enter(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -221,8 +253,42 @@ impl Rows {
         for row in &self.exchanges {
             row.enter(transaction)?;
         }
+        for (told, position, seq) in &self.messages {
+            enter_message(transaction, told, *position, *seq)?;
+        }
         Ok(())
     }
+}
+
+fn enter_message(
+    transaction: &Transaction<'_>,
+    told: &Told,
+    position: Position,
+    seq: u64,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO message (exchange, seq, at, direction, kind, bytes, \
+             wire_bytes, close_code, flaws, complete, excerpt, day, offset, length) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        )?
+        .execute(params![
+            blob(told.exchange),
+            seq,
+            told.at.0,
+            word(&told.direction),
+            word(&told.kind),
+            told.bytes,
+            told.wire_bytes,
+            told.close_code,
+            serde_json::to_string(&told.flaws).unwrap_or_default(),
+            told.complete,
+            told.excerpt,
+            position.day.0,
+            position.offset,
+            position.length
+        ])?;
+    Ok(())
 }
 
 fn enter_run(transaction: &Transaction<'_>, run: &RunBegun) -> rusqlite::Result<()> {
@@ -245,6 +311,17 @@ fn enter_run(transaction: &Transaction<'_>, run: &RunBegun) -> rusqlite::Result<
 
 impl Row {
     fn enter(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.enter_exchange(transaction)?;
+        let Some(counts) = self.messages else { return Ok(()) };
+        if self.add_messages(transaction, counts)? == 0 {
+            // The journal does not have its request, or not yet.
+            insert(transaction, self.seq, &self.unknown, None, None)?;
+            self.add_messages(transaction, counts)?;
+        }
+        Ok(())
+    }
+
+    fn enter_exchange(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         match (&self.begun, &self.ended) {
             (Some((begun, at)), None) => insert(transaction, self.seq, begun, Some(*at), None),
             (Some((begun, at)), Some((ended, end))) => {
@@ -253,13 +330,26 @@ impl Row {
             (None, Some((ended, end))) => {
                 if self.update(transaction, ended, *end)? == 0 {
                     // The journal does not have its request.
-                    let unknown = Begun::new(Kind::Exchange, ended.id, ended.run, ended.at, "", 0);
-                    insert(transaction, self.seq, &unknown, None, Some((ended, *end)))?;
+                    insert(transaction, self.seq, &self.unknown, None, Some((ended, *end)))?;
                 }
                 Ok(())
             }
             (None, None) => Ok(()),
         }
+    }
+
+    /// Counts messages in the row of their exchange; how many rows there were.
+    fn add_messages(
+        &self,
+        transaction: &Transaction<'_>,
+        counts: Counts,
+    ) -> rusqlite::Result<usize> {
+        transaction
+            .prepare_cached(
+                "UPDATE exchange SET seq = ?2, messages_sent = coalesce(messages_sent, 0) + ?3, \
+                 messages_received = coalesce(messages_received, 0) + ?4 WHERE id = ?1",
+            )?
+            .execute(params![blob(self.unknown.id), self.seq, counts.sent, counts.received])
     }
 
     /// Enters a response into the row of its request; how many rows there were.

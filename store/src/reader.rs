@@ -14,7 +14,7 @@ use crate::index::{blob, open_read_only};
 use crate::journal::{Day, Position, read_line};
 use crate::layout::Layout;
 use crate::record::{Body, Field, Id, Kept, Record, Timestamp};
-use crate::rows::{Exchange, ExchangeRow, Filter, RunRow};
+use crate::rows::{Exchange, ExchangeRow, Filter, MessageRow, RunRow};
 
 /// An open index and the journal it speaks of. One for each thread.
 #[derive(Debug)]
@@ -25,7 +25,8 @@ pub struct Reader {
 
 /// The columns of an [`ExchangeRow`], in the order [`exchange_row`] reads them.
 const COLUMNS: &str = "seq, id, run, at, kind, method, scheme, host, port, path, status, outcome, \
-                       refused_by, request_bytes, response_bytes, duration_us, flags";
+                       refused_by, request_bytes, response_bytes, duration_us, flags, \
+                       messages_sent, messages_received";
 
 impl Reader {
     /// Opens the index for reading.
@@ -109,11 +110,45 @@ impl Reader {
             .connection
             .prepare_cached(&sql)?
             .query_row(params![blob(id)], |row| {
-                Ok((exchange_row(row)?, position(row, 17)?, position(row, 20)?))
+                Ok((exchange_row(row)?, position(row, 19)?, position(row, 22)?))
             })
             .optional()?;
         let Some((row, request, response)) = found else { return Ok(None) };
         Ok(Some(Exchange { row, request: self.record(request)?, response: self.record(response)? }))
+    }
+
+    /// The messages of an exchange in order, from behind the one at `after`.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn messages(
+        &self,
+        exchange: Id,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<MessageRow>, Error> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT seq, at, direction, kind, bytes, wire_bytes, close_code, flaws, complete, \
+             excerpt FROM message WHERE exchange = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+        )?;
+        let rows = statement
+            .query_map(params![blob(exchange), signed(after), bound(limit)], message_row)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The record of one message, by its exchange and its position.
+    ///
+    /// # Errors
+    /// When the index or the journal cannot be read.
+    pub fn message(&self, exchange: Id, seq: u64) -> Result<Option<Record<'static>>, Error> {
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT day, offset, length FROM message WHERE exchange = ?1 AND seq = ?2",
+            )?
+            .query_row(params![blob(exchange), signed(seq)], |row| position(row, 0))
+            .optional()?;
+        self.record(found.flatten())
     }
 
     /// The bytes of a body, as far as they were kept.
@@ -159,6 +194,11 @@ impl Reader {
     }
 }
 
+/// A position as SQLite counts; beyond its range there is none.
+fn signed(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
 fn bound(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
@@ -197,6 +237,23 @@ fn exchange_row(row: &Row<'_>) -> rusqlite::Result<ExchangeRow> {
         response_bytes: row.get(14)?,
         duration_us: row.get(15)?,
         flags: from_json(row.get_ref(16)?)?,
+        messages_sent: row.get(17)?,
+        messages_received: row.get(18)?,
+    })
+}
+
+fn message_row(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
+    Ok(MessageRow {
+        seq: row.get(0)?,
+        at: Timestamp(row.get(1)?),
+        direction: from_word(row.get_ref(2)?)?,
+        kind: from_word(row.get_ref(3)?)?,
+        bytes: row.get(4)?,
+        wire_bytes: row.get(5)?,
+        close_code: row.get(6)?,
+        flaws: from_json(row.get_ref(7)?)?,
+        complete: row.get(8)?,
+        excerpt: row.get(9)?,
     })
 }
 

@@ -13,7 +13,8 @@ use crate::outbox::Outbox;
 pub struct Stopped(pub String);
 
 /// Resolves when the record's bytes are with the kernel: from then on killing the gate cannot lose
-/// it. Fails at once when recording stops, though the record is then still kept and tried again.
+/// it. Fails at once when recording stops, though the record is then still kept and tried again;
+/// a receipt that failed may be polled again for the word on that.
 #[derive(Debug)]
 #[must_use = "a receipt says something only when it is waited for"]
 pub struct Receipt {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::message::{Direction, Flaw, Message, MessageKind};
 pub use crate::values::{Hash, Id, Timestamp};
 
 /// The version of the journal format, the `v` of every line.
@@ -25,6 +26,8 @@ pub enum Record<'a> {
     Request(Request<'a>),
     /// How the exchange with the same id ended.
     Response(Response<'a>),
+    /// A WebSocket message; one that a client sent, written before its last byte goes upstream.
+    Message(Message<'a>),
     /// A connection that was passed through, or that ended before it carried an exchange.
     Tunnel(Tunnel<'a>),
     /// Something the gate did not let through.
@@ -39,6 +42,7 @@ impl Record<'_> {
             Self::RunEnd(r) => r.id,
             Self::Request(r) => r.id,
             Self::Response(r) => r.id,
+            Self::Message(r) => r.id,
             Self::Tunnel(r) => r.id,
             Self::Refused(r) => r.id,
         }
@@ -51,6 +55,7 @@ impl Record<'_> {
             Self::RunEnd(r) => r.run,
             Self::Request(r) => r.run,
             Self::Response(r) => r.run,
+            Self::Message(r) => r.run,
             Self::Tunnel(r) => r.run,
             Self::Refused(r) => r.run,
         }
@@ -69,6 +74,7 @@ impl Record<'_> {
         match self {
             Self::Request(r) => Some(&r.body),
             Self::Response(r) => Some(&r.body),
+            Self::Message(r) => Some(&r.body),
             _ => None,
         }
     }
@@ -80,6 +86,7 @@ impl Record<'_> {
             Self::RunEnd(r) => r.at,
             Self::Request(r) => r.at,
             Self::Response(r) => r.at,
+            Self::Message(r) => r.at,
             Self::Tunnel(r) => r.at,
             Self::Refused(r) => r.at,
         }
@@ -286,6 +293,9 @@ pub struct Response<'a> {
     /// Bytes after an upgrade (101) or CONNECT-like switch, client to origin and back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgraded: Option<Transferred>,
+    /// Messages each way, of an upgrade to WebSocket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Transferred>,
 }
 
 /// What is wrong with an event stream (WHATWG HTML, section 9.2.6).
@@ -298,7 +308,7 @@ pub enum EventsFlaw {
     Unfinished,
 }
 
-/// Bytes of a raw two-way relay.
+/// How much went each way: bytes of a raw relay, or messages of a WebSocket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transferred {
     /// Client to origin.

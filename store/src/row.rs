@@ -3,11 +3,17 @@
 
 use std::borrow::Cow;
 
-use crate::record::{Flag, Id, Mode, Outcome, Record, RefusedBy, Timestamp};
+use crate::record::{
+    Body, Direction, Flag, Flaw, Id, Kept, Message, MessageKind, Mode, Outcome, Record, RefusedBy,
+    Timestamp,
+};
 use crate::rows::Kind;
 
 /// A target is listed up to so many bytes; the journal has all of it.
 const PATH_BYTES_MAX: usize = 2048;
+
+/// So many bytes of a message's text stand in the list: about two lines of a page.
+const EXCERPT_BYTES_MAX: usize = 200;
 
 /// The change of one record.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +26,8 @@ pub(crate) enum RowChange {
     Begun(Box<Begun>),
     /// A response, which completes a line.
     Ended(Ended),
+    /// A message of an exchange.
+    Message(Box<Told>),
 }
 
 /// A new run.
@@ -67,6 +75,24 @@ pub(crate) struct Ended {
     pub(crate) duration_us: u64,
 }
 
+/// A WebSocket message as it is listed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Told {
+    pub(crate) exchange: Id,
+    pub(crate) run: Id,
+    pub(crate) at: Timestamp,
+    pub(crate) direction: Direction,
+    pub(crate) kind: MessageKind,
+    pub(crate) bytes: u64,
+    pub(crate) wire_bytes: u64,
+    pub(crate) close_code: Option<u16>,
+    pub(crate) flaws: Vec<Flaw>,
+    pub(crate) complete: bool,
+    pub(crate) excerpt: Option<String>,
+    /// Whether it adds to the exchange's count of messages.
+    pub(crate) counted: bool,
+}
+
 impl RowChange {
     /// What `record` changes.
     pub(crate) fn of(record: &Record<'_>) -> Self {
@@ -98,6 +124,7 @@ impl RowChange {
                 response_bytes: r.body.bytes,
                 duration_us: r.timings.total_us,
             }),
+            Record::Message(r) => Self::Message(Box::new(Told::of(r))),
             Record::Tunnel(r) => Self::Begun(Box::new(Begun {
                 request_bytes: r.transferred.sent,
                 outcome: Some(r.outcome),
@@ -144,10 +171,40 @@ impl Begun {
     }
 }
 
-fn shortened(path: &str) -> String {
-    let mut end = path.len().min(PATH_BYTES_MAX);
-    while !path.is_char_boundary(end) {
-        end -= 1;
+impl Told {
+    fn of(message: &Message<'_>) -> Self {
+        Self {
+            exchange: message.exchange,
+            run: message.run,
+            at: message.at,
+            direction: message.direction,
+            kind: message.kind,
+            bytes: message.body.bytes,
+            wire_bytes: message.wire_bytes,
+            close_code: message.close_code,
+            flaws: message.flaws.clone(),
+            complete: message.complete,
+            excerpt: excerpt(&message.body),
+            counted: message.is_counted(),
+        }
     }
-    path[..end].to_owned()
+}
+
+/// How a body begins, if it is text that stands in its record.
+fn excerpt(body: &Body<'_>) -> Option<String> {
+    let Kept::Inline(bytes) = &body.kept else { return None };
+    let start = &bytes[..bytes.len().min(EXCERPT_BYTES_MAX)];
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        // A character cut in two at the end of the excerpt.
+        Err(e) if e.error_len().is_none() && start.len() < bytes.len() => {
+            std::str::from_utf8(&start[..e.valid_up_to()]).ok()?
+        }
+        Err(_) => return None,
+    };
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn shortened(path: &str) -> String {
+    path[..path.floor_char_boundary(PATH_BYTES_MAX)].to_owned()
 }

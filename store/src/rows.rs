@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Flag, Id, Mode, Outcome, Record, RefusedBy, Timestamp};
+use crate::record::{
+    Direction, Flag, Flaw, Id, MessageKind, Mode, Outcome, Record, RefusedBy, Timestamp,
+};
 
 /// One run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -67,6 +69,10 @@ pub struct ExchangeRow {
     pub duration_us: Option<u64>,
     /// What is odd about it.
     pub flags: Vec<Flag>,
+    /// Of a WebSocket, messages from client to origin so far; control frames are not counted.
+    pub messages_sent: Option<u64>,
+    /// The same, from origin to client.
+    pub messages_received: Option<u64>,
 }
 
 /// What a row of the list is.
@@ -99,4 +105,29 @@ pub struct Exchange {
     pub request: Option<Record<'static>>,
     /// The `response` record.
     pub response: Option<Record<'static>>,
+}
+
+/// One WebSocket message of an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MessageRow {
+    /// Position of its record in the journal, as [`ExchangeRow::seq`].
+    pub seq: u64,
+    /// When its first frame began.
+    pub at: Timestamp,
+    /// Which way it went.
+    pub direction: Direction,
+    /// What it is.
+    pub kind: MessageKind,
+    /// Length of its body.
+    pub bytes: u64,
+    /// Length of its payload on the wire.
+    pub wire_bytes: u64,
+    /// The status code of a close frame.
+    pub close_code: Option<u16>,
+    /// What was wrong with it.
+    pub flaws: Vec<Flaw>,
+    /// Whether it came to its end.
+    pub complete: bool,
+    /// How its body begins, if that is text and stands in the record.
+    pub excerpt: Option<String>,
 }

@@ -6,20 +6,22 @@ mod support;
 
 use std::fs;
 
-use agent_gate_store::record::{Body, Flag};
+use agent_gate_store::record::{Body, Direction, Flag, Flaw, Kept, MessageKind};
 use agent_gate_store::{
-    ExchangeRow, Filter, Id, Kind, Layout, Options, Reader, Record, RunRow, Store, reindex,
+    ExchangeRow, Filter, Id, Kind, Layout, MessageRow, Options, Reader, Record, RunRow, Store,
+    reindex,
 };
 
-use support::{Choices, data_dir, history, lines, refused, request, response, run};
+use support::{Choices, data_dir, history, lines, message, refused, request, response, run};
 
-fn rows(layout: &Layout) -> (Vec<RunRow>, Vec<ExchangeRow>, u64) {
+type Rows = (Vec<RunRow>, Vec<ExchangeRow>, u64, Vec<MessageRow>);
+
+fn rows(layout: &Layout) -> Rows {
     let reader = Reader::open(layout).unwrap();
-    (
-        reader.runs(1000).unwrap(),
-        reader.exchanges(&Filter::default(), 100_000).unwrap(),
-        reader.committed().unwrap(),
-    )
+    let exchanges = reader.exchanges(&Filter::default(), 100_000).unwrap();
+    let messages = exchanges.iter().flat_map(|row| reader.messages(row.id, 0, 100_000).unwrap());
+    let messages = messages.collect();
+    (reader.runs(1000).unwrap(), exchanges, reader.committed().unwrap(), messages)
 }
 
 fn record_all(layout: &Layout, records: &[Record<'_>], pause_every: usize) {
@@ -44,6 +46,7 @@ fn reindexing_gives_the_rows_that_were_there() {
         record_all(&layout, &records[..200], pause_every);
         let live = rows(&layout);
         assert_eq!(live.2, 200);
+        assert!(live.3.len() > 20, "{} messages", live.3.len());
         let mut told = Vec::new();
         let summary = reindex(&layout, &mut |done, total| told.push((done, total))).unwrap();
         assert_eq!((summary.lines, summary.unreadable), (200, 0));
@@ -225,4 +228,52 @@ fn a_locked_index_stops_no_recording_and_catches_up() {
     store.close().unwrap();
     assert_eq!(rows(&layout).0.len(), 100 + more);
     assert!(!layout.data_dir().join("index.db.unusable").exists(), "a lock is no damage");
+}
+
+#[test]
+fn messages_are_listed_in_order_and_counted() {
+    let (_dir, layout) = data_dir();
+    let (run_id, id) = (Id::new(), Id::new());
+    let long = "é".repeat(150);
+    let mut binary = message(id, run_id, 3, Body::inline(vec![0xff; 300]));
+    binary.kind = MessageKind::Binary;
+    let mut close = message(id, run_id, 4, Body::inline(&b"bye"[..]));
+    (close.kind, close.close_code) = (MessageKind::Close, Some(1000));
+    let mut rest = message(id, run_id, 5, Body::empty());
+    (rest.flaws, rest.complete) = (vec![Flaw::Rest, Flaw::NotInflated], false);
+    let mut large = message(id, run_id, 6, Body::empty());
+    large.body.kept = Kept::File { bytes: 9, blake3: agent_gate_store::record::Hash::of(b"x") };
+    let hello = message(id, run_id, 2, Body::inline(&b"hello"[..]));
+    let told = [
+        hello.clone(),
+        message(id, run_id, 1, Body::inline(long.clone().into_bytes())),
+        binary,
+        close,
+        rest.clone(),
+        large,
+    ];
+    let mut records = vec![run(run_id), Record::Request(request(id, run_id, Body::empty()))];
+    records.extend(told.iter().cloned().map(Record::Message));
+    records.push(Record::Message(message(Id::new(), run_id, 1, Body::inline(&b"other"[..]))));
+    records.push(Record::Response(response(id, run_id, Body::empty())));
+    record_all(&layout, &records, 3);
+
+    let reader = Reader::open(&layout).unwrap();
+    let listed = reader.messages(id, 0, 100).unwrap();
+    assert_eq!(listed.iter().map(|m| m.seq).collect::<Vec<_>>(), [3, 4, 5, 6, 7, 8]);
+    let excerpts: Vec<_> = listed.iter().map(|m| m.excerpt.as_deref()).collect();
+    assert_eq!(excerpts, [Some("hello"), Some(&long[..200]), None, Some("bye"), None, None]);
+    assert_eq!((listed[3].kind, listed[3].close_code), (MessageKind::Close, Some(1000)));
+    assert_eq!((&listed[4].flaws, listed[4].complete), (&rest.flaws, false));
+    assert_eq!((listed[1].direction, listed[1].bytes), (Direction::Received, 300));
+    assert_eq!(reader.messages(id, 4, 2).unwrap(), listed[2..4]);
+    assert_eq!(reader.message(id, 3).unwrap(), Some(Record::Message(hello)));
+    assert_eq!(reader.message(id, 9).unwrap(), None);
+    let row = reader.exchange(id).unwrap().unwrap().row;
+    // The close frame and the rest of a message are none.
+    assert_eq!((row.messages_sent, row.messages_received), (Some(2), Some(2)));
+    assert_eq!((row.seq, row.status), (10, Some(200)));
+    let live = rows(&layout);
+    reindex(&layout, &mut |_, _| ()).unwrap();
+    assert_eq!(rows(&layout), live);
 }

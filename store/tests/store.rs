@@ -101,6 +101,7 @@ fn response(id: Id, run: Id, body: Body<'_>) -> Record<'_> {
         events_flaw: None,
         timings: Timings { total_us: 34, ..Timings::default() },
         upgraded: None,
+        messages: None,
     })
 }
 

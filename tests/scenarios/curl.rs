@@ -107,3 +107,12 @@ fn bodies_of_some_megabytes_each_way() {
     let exchange = bench.journal().only("/echo?way=big");
     assert!(exchange.request_body() == body && exchange.response_body() == body);
 }
+
+/// In TLS 1.2 the last word of the handshake is the server's, and the client waits for it.
+#[test]
+fn tls_1_2() {
+    let bench = Bench::new();
+    bench.run_sh("curl -sSf --tls-max 1.2 -m 20 'https://old.test/?n=[1-2]'").ok();
+    assert_eq!(compare(&bench.journal(), &bench.origin), 2);
+    assert_eq!(bench.journal().only("/?n=1").request["tls"]["version"], "1.2");
+}

@@ -5,12 +5,17 @@
 //! | [`origin_alone`] | the origin without a gate: what the rest stands on |
 //! | [`curl`] | with and without proxy variables: CONNECT, absolute form, transparent 443 and 80 |
 //! | [`git`] | clone and push over https |
-//! | [`python`] | requests and httpx |
-//! | [`node`] | Node's fetch |
+//! | [`wget`] | with and without proxy variables, over GnuTLS |
+//! | [`java`] | Java's HttpClient, which offers h2 and h2c |
+//! | [`packages`] | pip download, npm install and cargo fetch |
+//! | [`python`] | requests, httpx and aiohttp |
+//! | [`node`] | Node's fetch, and undici |
 //! | [`framing`] | every way in which HTTP/1.1 says where a message ends, and what comes before and after |
 //! | [`differential`] | 500 exchanges made up from a seed: sent directly and through the gate, they arrive the same |
 //! | [`odd_requests`] | pipelined, byte by byte, very long, and what could be smuggled |
 //! | [`odd_answers`] | answers that only some clients understand: with a gate, the same ones do |
+//! | [`websocket`] | between websockets, aiohttp and ws: messages as both ends and the journal have them |
+//! | [`websocket_frames`] | odd, cut, endless and broken frames, bombs, a killed gate |
 //! | [`streams`] | server-sent events arrive one by one |
 //! | [`codings`] | gzip, deflate, br and zstd, sound and flawed: passed as they are, read decoded |
 //! | [`big_bodies`] | a gigabyte each way while the gate's memory stays flat |
@@ -56,6 +61,7 @@ mod framing;
 mod gate_life;
 mod git;
 mod habits;
+mod java;
 mod killed_gate;
 mod limits;
 mod no_namespaces;
@@ -63,6 +69,7 @@ mod node;
 mod odd_answers;
 mod odd_requests;
 mod origin_alone;
+mod packages;
 mod passthrough;
 mod policy;
 mod proxy;
@@ -76,3 +83,6 @@ mod upstream;
 mod upstream_proxy;
 mod views;
 mod walls;
+mod websocket;
+mod websocket_frames;
+mod wget;

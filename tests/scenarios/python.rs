@@ -1,7 +1,8 @@
-//! Python's two HTTP libraries through the gate. requests brings its own roots and a CONNECT without
-//! any field; httpx offers another order of protocols. Each does the same five things: two requests
-//! over one connection, a JSON post, an upload of unknown length, and a download in pieces. What
-//! they received they leave in files.
+//! Python's three HTTP libraries through the gate. requests brings its own roots and a CONNECT without
+//! any field; httpx offers another order of protocols; aiohttp is asynchronous and obeys the
+//! variables only when told to. Each does the same five things: two requests over one connection, a
+//! JSON post, an upload of unknown length, and a download in pieces. What they received they leave in
+//! files.
 
 use crate::support::bench::Bench;
 use crate::support::content::Noise;
@@ -36,6 +37,25 @@ with httpx.Client() as c:
         open("downloaded", "wb").writelines(r.iter_bytes())
 "#;
 
+const AIOHTTP: &str = r#"
+import aiohttp, asyncio
+async def pieces():
+    for n in range(20):
+        yield b"%d\n" % n * 5000
+async def main():
+    async with aiohttp.ClientSession(trust_env=True) as s:
+        for n in range(2):
+            async with s.get(f"https://py.test/?n={n}") as r:
+                assert await r.text() == "hello from the origin\n"
+        async with s.post("https://py.test/echo?json", json={"wörter": [1, 2, 3]}) as r:
+            assert await r.json() == {"wörter": [1, 2, 3]}, await r.text()
+        async with s.post("https://py.test/echo?upload", data=pieces()) as r:
+            open("uploaded", "wb").write(await r.read())
+        async with s.get("https://py.test/bytes?n=3000000&seed=4&frame=chunked") as r:
+            open("downloaded", "wb").writelines([c async for c in r.content.iter_chunked(10000)])
+asyncio.run(main())
+"#;
+
 fn five_requests(script: &str) {
     let bench = Bench::new();
     bench.run(&[interpreter(), "-c", script]).ok();
@@ -55,4 +75,9 @@ fn requests() {
 #[test]
 fn httpx() {
     five_requests(HTTPX);
+}
+
+#[test]
+fn aiohttp() {
+    five_requests(AIOHTTP);
 }

@@ -2,6 +2,7 @@
 //! while traffic passed, also when there is no index left.
 
 use crate::support::bench::{Bench, finish};
+use crate::websocket_frames;
 
 #[test]
 fn the_same_rows() {
@@ -36,6 +37,8 @@ fn traffic(bench: &Bench) {
     bench.run_sh(&script).ok();
     bench.run_with(&["--mode", "permissive"], &["curl", "-sSf", "https://two.test/?last"]).ok();
     bench.journal().only("/?last");
+    let websocket = websocket_frames::a_small_one(bench);
+    assert_eq!(bench.journal().messages(&websocket).len(), 6);
     // The passed-through request is the origin's alone.
     let seen = bench.origin.settled();
     assert_eq!(seen.iter().filter(|s| s.host() == "pinned.test").count(), 1);

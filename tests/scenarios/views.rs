@@ -9,6 +9,7 @@ use crate::support::bench::{Bench, Started, finish};
 use crate::support::http::{get, get_page};
 use crate::support::processes;
 use crate::support::wait_for;
+use crate::websocket_frames;
 
 /// Follows the next three exchanges; returns the lines that `tail` printed of them.
 fn tail(options: &[&str]) -> Vec<String> {
@@ -45,6 +46,32 @@ fn tail_prints_json() {
         let row: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         assert_eq!(row["host"], format!("tail{n}.test"), "{row}");
         assert_eq!(row["status"], 200, "{row}");
+    }
+}
+
+/// One line, when it has ended, with its messages instead of its bytes; and the page has them all.
+#[test]
+fn a_websocket_is_told_by_its_messages() {
+    let bench = Bench::new();
+    bench.run_sh("curl -sSf https://before.test/?before").ok();
+    bench.journal().only("/?before");
+    let mut tail = Started::with_stdout_left(bench.agent_gate(&["tail"]));
+    let mut lines = BufReader::new(tail.child.stdout.take().expect("a pipe")).lines();
+    let exchange = websocket_frames::a_small_one(&bench);
+    let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("/ws?"));
+    let line = line.expect("a line");
+    assert!(
+        line.contains("GET http://ws.test/ws?") && line.contains(" 101 3+2 messages"),
+        "{line}"
+    );
+    processes::signal(tail.pid(), Signal::SIGTERM);
+    drop(tail.finish());
+
+    let id = exchange.request["id"].as_str().unwrap();
+    let page = get_page(bench.dashboard_port, &format!("/exchange/{id}"));
+    assert_eq!(page.status, 200, "{page:?}");
+    for text in [">one<", ">two<", ">three<", ">there?<", ">empty<", "3 sent, 2 received"] {
+        assert!(page.body.contains(text), "{text} is not in {page:?}");
     }
 }
 

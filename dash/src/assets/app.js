@@ -127,9 +127,11 @@ function followTable(table) {
 
 function followResponse(pane) {
   follow(Number(pane.dataset.after), pane.dataset.run, async (rows) => {
-    const landed = rows.some((row) => row.id === pane.dataset.id && row.outcome);
-    if (landed) location.reload();
-    return landed;
+    const row = rows.find((row) => row.id === pane.dataset.id);
+    if (!row) return false;
+    if (row.messages_sent !== null) document.getElementById('newer').hidden = false;
+    if (row.outcome) location.reload();
+    return Boolean(row.outcome);
   });
 }
 

@@ -8,13 +8,18 @@ use agent_gate_store::record::{
 };
 use agent_gate_store::{Error, Id, Reader, Timestamp};
 
-use super::{flags, frame, index, time};
+use super::{flags, frame, index, time, websocket};
 use crate::html::{Fill, Html};
 use crate::notices::Notices;
 use crate::{body, mask, words};
 
-/// The page; none when there is no such exchange.
-pub(crate) fn page(reader: &Reader, id: Id, notices: &Notices) -> Result<Option<String>, Error> {
+/// The page, with messages from behind the one at `after`; none when there is no such exchange.
+pub(crate) fn page(
+    reader: &Reader,
+    id: Id,
+    after: u64,
+    notices: &Notices,
+) -> Result<Option<String>, Error> {
     // First: a response that lands while the page is built is then still news to the script.
     let committed = reader.committed()?;
     let Some(exchange) = reader.exchange(id)? else { return Ok(None) };
@@ -32,6 +37,7 @@ pub(crate) fn page(reader: &Reader, id: Id, notices: &Notices) -> Result<Option<
         (_, Some(Record::Response(response))) => put_response(&mut main, reader, response),
         _ => return Ok(None),
     }
+    websocket::put_list(&mut main, reader, &exchange.row, after)?;
     let title = format!("Exchange {}", words::short(&id.to_string()));
     Ok(Some(frame(&title, &main, notices)))
 }
@@ -76,7 +82,7 @@ fn put_title(out: &mut Html, method: &str, authority: &str, target: &str, odd: &
     );
 }
 
-fn put_fact(out: &mut Html, name: &'static str, value: &dyn Fill) {
+pub(super) fn put_fact(out: &mut Html, name: &'static str, value: &dyn Fill) {
     out.put("<div><dt>{}</dt><dd>{}</dd></div>", &[&name, value]);
 }
 
@@ -185,11 +191,12 @@ fn put_response_head(out: &mut Html, head: &ResponseHead<'_>) {
     put_fields(out, &head.fields);
 }
 
-/// The script reloads the page when the response lands.
+/// The script reloads the page when the response lands, and tells when messages do.
 fn put_waiting(out: &mut Html, request: &Request<'_>, committed: u64) {
     out.put(
         "<section class=\"pane\" id=\"waiting\" data-after=\"{}\" data-run=\"{}\" data-id=\"{}\">\
-         <h2>Response</h2><p class=\"note\">None yet.</p></section>",
+         <h2>Response</h2><p class=\"note\">None yet.</p>\
+         <p class=\"note\" id=\"newer\" hidden><a href=\"\">New messages: reload</a></p></section>",
         &[&committed, &request.run.to_string(), &request.id.to_string()],
     );
 }

@@ -250,11 +250,19 @@ fn exchange_row(row: &ExchangeRow, names: &Names, now: Timestamp) -> Html {
             &status_class,
             &status,
             &outcome,
-            &words::bytes(row.request_bytes),
-            &row.response_bytes.map(words::bytes).unwrap_or_default(),
+            &volume(row.messages_sent, Some(row.request_bytes)),
+            &volume(row.messages_received, row.response_bytes),
             &row.duration_us.map(words::duration).unwrap_or_default(),
         ],
     )
+}
+
+/// How much went one way: messages of a WebSocket, else bytes.
+fn volume(messages: Option<u64>, bytes: Option<u64>) -> String {
+    match messages {
+        Some(count) => format!("{count} msg"),
+        None => bytes.map(words::bytes).unwrap_or_default(),
+    }
 }
 
 fn method(row: &ExchangeRow) -> &str {

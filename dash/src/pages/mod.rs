@@ -3,6 +3,7 @@
 pub(crate) mod exchange;
 pub(crate) mod index;
 pub(crate) mod message;
+pub(crate) mod websocket;
 
 use agent_gate_store::Timestamp;
 use agent_gate_store::record::Flag;

@@ -2,6 +2,7 @@
 //!
 //! - `access`: who is answered, and with which fields; slow clients; stopping
 //! - `pages`: runs, the table, one exchange; escaping and masking
+//! - `messages`: those of a WebSocket, listed, shown and downloaded
 //! - `bodies`: shown and downloaded
 //! - `live`: the long poll
 
@@ -10,5 +11,6 @@
 mod access;
 mod bodies;
 mod live;
+mod messages;
 mod pages;
 mod support;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use agent_gate_dash::{Notices, Server};
 use agent_gate_store::record::{
-    Body, Field, Hash, Kept, Mode, Outcome, Request, RequestHead, Response, ResponseHead, Run,
-    Timings,
+    Body, Direction, Field, Hash, Kept, Message, MessageKind, Mode, Outcome, Request, RequestHead,
+    Response, ResponseHead, Run, Timings,
 };
 use agent_gate_store::{Committed, Id, Layout, Options, Record, Recorder, Store, Timestamp};
 
@@ -242,6 +242,29 @@ pub(crate) fn response<'a>(
         events_flaw: None,
         timings: Timings { total_us: 312_000, ..Timings::default() },
         upgraded: None,
+        messages: None,
+    }
+}
+
+pub(crate) fn message(request: &Request<'_>, seq: u64, body: Body<'static>) -> Message<'static> {
+    Message {
+        id: Id::new(),
+        run: request.run,
+        at: Timestamp::now(),
+        exchange: request.id,
+        flow: request.flow,
+        direction: Direction::Sent,
+        seq,
+        kind: MessageKind::Text,
+        opcode: None,
+        wire_bytes: body.bytes,
+        body,
+        frames: 1,
+        compressed: false,
+        close_code: None,
+        flaws: Vec::new(),
+        complete: true,
+        duration_us: 20,
     }
 }
 

@@ -20,9 +20,11 @@ use super::response_side::{ReceiveEnd, ReceiveError, ResponseSide};
 use super::run::Form;
 use super::stream::{Reader, Stream, Writer};
 use super::upstream::{DialError, DialTimes, Origin, Upstream, dial};
+use super::websocket;
 use crate::limits::{POOL_IDLE_MAX, POOL_IDLE_MAX_UNSAFE};
 use crate::proto::framing::Framing;
 use crate::proto::head::{RequestHead, ResponseHead};
+use crate::proto::ws_deflate::Extensions;
 
 /// What becomes of the downstream connection.
 pub(super) enum After {
@@ -63,6 +65,7 @@ pub(super) async fn exchange(
         response: ResponseSide::new(ResponseObserver::new(flow.worker.capture())),
         times: DialTimes::default(),
         upgraded: None,
+        messages: None,
     };
     exchange.request.observer.via = key.route.via();
     exchange.response.forwarded_by = key.route.forwarded_by().cloned();
@@ -96,6 +99,7 @@ struct Exchange<'a> {
     response: ResponseSide,
     times: DialTimes,
     upgraded: Option<Transferred>,
+    messages: Option<Transferred>,
 }
 
 impl Exchange<'_> {
@@ -301,6 +305,18 @@ impl Exchange<'_> {
     }
 
     async fn relay_upgraded(&mut self, down: &mut Stream, up: &mut Stream) -> After {
+        if let Some(head) = &self.response.head
+            && websocket::is_opened(self.request.head, head)
+        {
+            let extensions = Extensions::agreed(&self.request.head.head, &head.head);
+            let id = self.request.observer.id;
+            // Boxed, so that other exchanges do not hold its room.
+            let carrying = Box::pin(websocket::carry(self.flow, id, extensions, down, up));
+            let ended = carrying.await;
+            (self.upgraded, self.messages) = (Some(ended.bytes), Some(ended.messages));
+            self.record_response(ended.outcome, ended.error, None).await;
+            return After::Abort;
+        }
         let (end, transferred) = relay(down, up, |_| ()).await;
         self.upgraded = Some(transferred);
         let outcome = match end {
@@ -349,6 +365,7 @@ impl Exchange<'_> {
             trailers: std::mem::take(&mut self.response.trailers),
             times: self.times,
             upgraded: self.upgraded,
+            messages: self.messages,
         };
         self.response.observer.end(&self.request.observer, end).await;
     }

@@ -32,6 +32,7 @@ mod transport;
 mod tunnel;
 mod upstream;
 mod upstream_proxy;
+mod websocket;
 mod worker;
 
 pub(crate) use crowd::Count;

@@ -181,6 +181,8 @@ pub(super) struct ResponseEnd<'a> {
     pub(super) times: DialTimes,
     /// Bytes after an upgrade.
     pub(super) upgraded: Option<Transferred>,
+    /// … and messages, where it was to WebSocket.
+    pub(super) messages: Option<Transferred>,
 }
 
 impl ResponseObserver {
@@ -262,6 +264,7 @@ impl ResponseObserver {
             events_flaw: summary.events_flaw.filter(|_| end.by_gate.is_none()),
             timings,
             upgraded: end.upgraded,
+            messages: end.messages,
         });
         flow.worker.record(&record).await;
     }

@@ -1,12 +1,15 @@
 //! Bytes both ways, unread: passthrough tunnels and what follows a 101.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
+use std::rc::Rc;
 
 use agent_gate_store::record::Transferred;
 use futures_util::future::{Either, select};
 use monoio::time::timeout;
 
+use super::socket::Handle;
 use super::stream::{Reader, Stream, Writer};
 use crate::limits::{LINGER_TIME_MAX, WRITE_BYTES_MAX};
 
@@ -29,15 +32,30 @@ pub(super) async fn relay(
     seen: impl FnMut(&[u8]),
 ) -> (RelayEnd, Transferred) {
     let (sent, received) = (Cell::new(0), Cell::new(0));
-    let handles = (down.handle().clone(), up.handle().clone());
-    let abort = || {
-        handles.0.abort();
-        handles.1.abort();
-    };
+    let handles = [down.handle().clone(), up.handle().clone()];
     let upward = copy(&mut down.reader, &mut up.writer, &sent, seen);
     let downward = copy(&mut up.reader, &mut down.writer, &received, |_| ());
+    let (upward, downward) = both_ways(&handles, upward, downward).await;
+    let end = match (upward, downward) {
+        (Ok(()), Ok(())) => RelayEnd::Both,
+        // A client that had said goodbye already does not take the origin's.
+        (Ok(()), Err(CopyError::Sink)) => RelayEnd::Both,
+        (Err(CopyError::Source), _) | (_, Err(CopyError::Sink)) => RelayEnd::ClientGone,
+        _ => RelayEnd::OriginGone,
+    };
+    (end, Transferred { sent: sent.get(), received: received.get() })
+}
+
+/// Carries both directions to their ends. The first that fails ends the connections, and so the
+/// other direction.
+pub(super) async fn both_ways<E>(
+    handles: &[Rc<Handle>; 2],
+    upward: impl Future<Output = Result<(), E>>,
+    downward: impl Future<Output = Result<(), E>>,
+) -> (Result<(), E>, Result<(), E>) {
+    let abort = || handles.iter().for_each(|handle| handle.abort());
     let (upward, downward) = (std::pin::pin!(upward), std::pin::pin!(downward));
-    let (upward, downward) = match select(upward, downward).await {
+    match select(upward, downward).await {
         Either::Left((first, rest)) => {
             if first.is_err() {
                 abort();
@@ -50,21 +68,15 @@ pub(super) async fn relay(
             }
             (rest.await, first)
         }
-    };
-    let end = match (upward, downward) {
-        (Ok(()), Ok(())) => RelayEnd::Both,
-        // A client that had said goodbye already does not take the origin's.
-        (Ok(()), Err(CopyError::Sink)) => RelayEnd::Both,
-        (Err(CopyError::Source), _) | (_, Err(CopyError::Sink)) => RelayEnd::ClientGone,
-        _ => RelayEnd::OriginGone,
-    };
-    (end, Transferred { sent: sent.get(), received: received.get() })
+    }
 }
 
 /// Which side of a copy failed.
 #[derive(Debug, Clone, Copy)]
-enum CopyError {
+pub(super) enum CopyError {
+    /// The one that is read.
     Source,
+    /// The one that is written.
     Sink,
 }
 

@@ -48,7 +48,13 @@ impl Stream {
         connection: UnbufferedServerConnection,
     ) -> Result<(), TlsError> {
         self.start_tls(Session::server(connection));
-        self.handshake().await
+        self.handshake().await?;
+        // In TLS 1.2 the last word is the server's, and the client waits for it. In 1.3 it is the
+        // client's; what is left to say, tickets, goes out with the first data.
+        if self.tls().is_some_and(|session| session.version() == "1.2") {
+            self.writer.flush().await.map_err(TlsError::Io)?;
+        }
+        Ok(())
     }
 
     /// Does a client's handshake. Its last flight stays staged and goes out with the first data.

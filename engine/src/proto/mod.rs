@@ -15,3 +15,7 @@ pub(crate) mod rewrite;
 pub(crate) mod sse;
 mod tolerant;
 mod trailers;
+pub(crate) mod ws_deflate;
+pub(crate) mod ws_frame;
+pub(crate) mod ws_message;
+pub(crate) mod ws_open;

@@ -5,8 +5,9 @@
 use std::borrow::Cow;
 
 use agent_gate_store::record::{
-    Body, Field, Hash, Kept, Mode, Outcome, Record, Refused, RefusedBy, Request, RequestHead,
-    Response, ResponseHead, Run, RunEnd, Timings, Tls, Transferred, Tunnel,
+    Body, Direction, Field, Flaw, Hash, Kept, Message, MessageKind, Mode, Outcome, Record, Refused,
+    RefusedBy, Request, RequestHead, Response, ResponseHead, Run, RunEnd, Timings, Tls,
+    Transferred, Tunnel,
 };
 use agent_gate_store::{Id, Layout, Timestamp};
 
@@ -176,6 +177,29 @@ pub(crate) fn response(id: Id, run: Id, body: Body<'static>) -> Response<'static
         events_flaw: None,
         timings: Timings { first_byte_us: Some(800), total_us: 1200, ..Timings::default() },
         upgraded: None,
+        messages: None,
+    }
+}
+
+pub(crate) fn message(exchange: Id, run: Id, seq: u64, body: Body<'static>) -> Message<'static> {
+    Message {
+        id: Id::new(),
+        run,
+        at: Timestamp::now(),
+        exchange,
+        flow: Id::new(),
+        direction: if seq.is_multiple_of(2) { Direction::Sent } else { Direction::Received },
+        seq,
+        kind: MessageKind::Text,
+        opcode: None,
+        body,
+        wire_bytes: 4,
+        frames: 2,
+        compressed: true,
+        close_code: None,
+        flaws: Vec::new(),
+        complete: true,
+        duration_us: 17,
     }
 }
 
@@ -216,14 +240,29 @@ pub(crate) fn refused(run: Id, request: Option<&'static str>) -> Record<'static>
     })
 }
 
-/// A history of one run: pairs, requests without response, responses without request, tunnels,
-/// refusals; bodies of every form; field values that are not UTF-8.
+fn some_message(choices: &mut Choices, exchange: Id, run: Id) -> Message<'static> {
+    let body = choices.body();
+    let mut message = message(exchange, run, choices.below(100), body);
+    match choices.below(5) {
+        0 => {
+            message.kind = MessageKind::Close;
+            message.close_code = Some(1000);
+        }
+        1 => message.flaws = vec![Flaw::NotUtf8, Flaw::Rest],
+        2 => message.kind = MessageKind::Ping,
+        _ => {}
+    }
+    message
+}
+
+/// A history of one run: pairs, requests without response, responses without request, messages
+/// of exchanges that are open, over or not there, tunnels, refusals; bodies of every form; field values that are not UTF-8.
 pub(crate) fn history(choices: &mut Choices, records: usize) -> Vec<Record<'static>> {
     let id = Id::new();
     let mut history = vec![run(id)];
     let mut open: Vec<Id> = Vec::new();
     while history.len() < records {
-        match choices.below(8) {
+        match choices.below(10) {
             0..3 => {
                 let mut request = request(Id::new(), id, choices.body());
                 request.head.fields = choices.fields();
@@ -243,6 +282,11 @@ pub(crate) fn history(choices: &mut Choices, records: usize) -> Vec<Record<'stat
             }
             6 => history.push(Record::Response(response(Id::new(), id, choices.body()))),
             7 => history.push(tunnel(id)),
+            8 | 9 => {
+                let known = usize::try_from(choices.below(history.len() as u64)).unwrap();
+                let exchange = if choices.below(9) == 0 { Id::new() } else { history[known].id() };
+                history.push(Record::Message(some_message(choices, exchange, id)));
+            }
             _ => history.push(refused(id, Some("GET /x y"))),
         }
     }

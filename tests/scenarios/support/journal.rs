@@ -105,6 +105,19 @@ impl Journal {
         })
     }
 
+    /// The messages of the WebSocket that this exchange opened, in order, with their content.
+    pub(crate) fn messages(&self, exchange: &Exchange) -> Vec<(Value, Vec<u8>)> {
+        let mut messages = self.of_type("message");
+        messages.retain(|message| message["exchange"] == exchange.request["id"]);
+        messages
+            .into_iter()
+            .map(|message| {
+                let content = exchange.body(&message["body"]);
+                (message, content)
+            })
+            .collect()
+    }
+
     /// The first record of this type for which `is_it` holds, once it is there.
     pub(crate) fn wait_for(&self, kind: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         wait_for(&format!("a record {kind} in the journal"), || {
@@ -269,7 +282,15 @@ fn end_to_end(value: &Value) -> Fields {
 /// Without the fields that speak of one connection only, and so are the gate's own on each side
 /// (RFC 9110 section 7.6.1).
 fn end_to_end_of(fields: &Fields) -> Fields {
-    let hops = ["connection", "proxy-connection", "keep-alive", "te", "transfer-encoding"];
+    let hops = [
+        "connection",
+        "proxy-connection",
+        "keep-alive",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    ];
     let ends = |name: &str| !hops.contains(&&name.to_ascii_lowercase()[..]);
     fields.iter().filter(|f| ends(&f.0)).cloned().collect()
 }

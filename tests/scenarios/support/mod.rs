@@ -8,6 +8,7 @@ pub(crate) mod coding;
 pub(crate) mod content;
 pub(crate) mod http;
 pub(crate) mod journal;
+pub(crate) mod node;
 pub(crate) mod origin;
 pub(crate) mod outside;
 pub(crate) mod processes;
@@ -15,6 +16,7 @@ pub(crate) mod proxy;
 pub(crate) mod pseudo_terminal;
 pub(crate) mod python;
 pub(crate) mod staying_client;
+pub(crate) mod tools;
 pub(crate) mod tunnel;
 
 use std::time::{Duration, Instant};

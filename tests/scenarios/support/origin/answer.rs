@@ -86,7 +86,7 @@ fn owned(fields: &[(&str, &str)]) -> Fields {
     fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
 }
 
-fn head_text(status: u16, fields: &Fields) -> String {
+pub(super) fn head_text(status: u16, fields: &Fields) -> String {
     format!("HTTP/1.1 {status} {}\r\n{}\r\n", reason(status), field_lines(fields))
 }
 

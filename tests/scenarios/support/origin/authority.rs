@@ -36,6 +36,14 @@ impl Authority {
         self.issuer.der().clone()
     }
 
+    /// A leaf for another server, and its key.
+    pub(super) fn leaf_pem(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
     /// A certificate by which a client says who it is, and its key, both PEM.
     pub(super) fn client(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();

@@ -7,11 +7,13 @@
 mod answer;
 mod authority;
 mod coded;
+mod files;
 mod git;
 mod log;
 mod routes;
 mod signals;
 mod tls;
+mod websocket;
 mod wire;
 
 use std::collections::HashMap;
@@ -30,6 +32,7 @@ use authority::Authority;
 use log::Log;
 use signals::Signals;
 use tls::Tls;
+use websocket::Blobs;
 use wire::{Fault, Stream, Wire};
 
 /// TLS as an origin speaks it, for an origin of another kind; the CA's certificate goes to `ca_pem`.
@@ -38,6 +41,9 @@ pub(crate) fn tls_config(ca_pem: &Path) -> Arc<ServerConfig> {
     std::fs::write(ca_pem, authority.pem()).unwrap();
     Tls::new(&Arc::new(authority)).usual()
 }
+
+/// The name that other servers on this machine are given.
+pub(crate) const SERVER_NAME: &str = "server.test";
 
 /// The running origin; dropped, it closes every connection and joins its threads.
 pub(crate) struct Origin {
@@ -52,6 +58,7 @@ struct Shared {
     folder: PathBuf,
     log: Log,
     signals: Signals,
+    blobs: Blobs,
     authority: Arc<Authority>,
     tls: Tls,
     handshakes: Mutex<Vec<Handshake>>,
@@ -64,15 +71,20 @@ struct Shared {
 }
 
 impl Origin {
-    /// Starts it; `folder` takes the CA's certificate and the git repositories.
+    /// Starts it; `folder` takes the CA's certificate, the git repositories
+    /// and the files to serve.
     pub(crate) fn start(folder: &Path) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let authority = Arc::new(Authority::new());
         std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+        let (leaf, key) = authority.leaf_pem(SERVER_NAME);
+        std::fs::write(folder.join("server.pem"), leaf).unwrap();
+        std::fs::write(folder.join("server-key.pem"), key).unwrap();
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             log: Log::default(),
             signals: Signals::default(),
+            blobs: Blobs::default(),
             tls: Tls::new(&authority),
             authority,
             handshakes: Mutex::default(),
@@ -95,6 +107,11 @@ impl Origin {
     /// The certificate of its CA, as a PEM file.
     pub(crate) fn ca_pem(&self) -> PathBuf {
         self.shared.folder.join("ca.pem")
+    }
+
+    /// The certificate and the key of another server, for [`SERVER_NAME`], as PEM files.
+    pub(crate) fn server_pem(&self) -> [PathBuf; 2] {
+        ["server.pem", "server-key.pem"].map(|name| self.shared.folder.join(name))
     }
 
     /// A new certificate for a client, signed by the same CA: certificate and key as PEM files, and
@@ -120,6 +137,11 @@ impl Origin {
     /// Where a bare git repository of this name is to be for `/NAME` to serve it.
     pub(crate) fn repository(&self, name: &str) -> PathBuf {
         self.shared.folder.join("git").join(name)
+    }
+
+    /// The folder whose files it serves, each by its path.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.shared.folder.join("files")
     }
 
     /// Every request received completely so far, in order.
@@ -157,6 +179,23 @@ impl Origin {
     /// Bytes of bodies that its sockets have taken so far, also of answers under way.
     pub(crate) fn bytes_sent(&self) -> u64 {
         self.shared.bytes_sent.load(Ordering::SeqCst)
+    }
+
+    /// Lays out what a WebSocket of this name is to send (`/ws?name=`).
+    pub(crate) fn lay_out(&self, name: &str, bytes: &[u8]) {
+        self.shared.blobs.lay_out(name, bytes);
+    }
+
+    /// What the WebSocket of this name has received so far.
+    pub(crate) fn received(&self, name: &str) -> Vec<u8> {
+        self.shared.blobs.received(name)
+    }
+
+    /// The same, once the WebSocket is over.
+    pub(crate) fn received_in_all(&self, name: &str) -> Vec<u8> {
+        super::wait_for("the end of a WebSocket at the origin", || {
+            self.shared.blobs.is_over(name).then(|| self.received(name))
+        })
     }
 
     /// Lets `times` waits on the signal `name` go on (`/hold?name=`, `/sse?steps=`).

@@ -17,8 +17,10 @@
 //! | `/reject?code=` | that status in the place of 100, to a request that expects it; else `/echo` |
 //! | `/raw?hex=` | these bytes for a whole answer, then the connection's end |
 //! | `/upgrade` | 101, then the client's bytes back |
+//! | `/ws`, `/ws/received` | 101 to WebSocket, then as the test has laid out; how much of it came |
 //! | `/v1/messages` | a small Anthropic Messages stream |
 //! | `/NAME.git/…` | git's smart HTTP |
+//! | what else names a file | that file (see `Origin::files`) |
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
@@ -27,7 +29,7 @@ use std::time::Duration;
 use super::answer::Answer;
 use super::log::{Seen, value};
 use super::wire::{Fault, Framing, Head, Wire};
-use super::{Shared, coded, git};
+use super::{Shared, coded, files, git, websocket};
 use crate::support::content::{Content, NOISE_PIECE, Noise};
 
 /// Reads one request and answers it; false when the connection ends with it.
@@ -63,7 +65,7 @@ pub(super) fn one_exchange(
 }
 
 /// What becomes of the connection after an answer.
-enum Next {
+pub(super) enum Next {
     Go,
     End,
     Reset,
@@ -174,10 +176,15 @@ fn respond(seen: &Seen, answer: &mut Answer<'_>, shared: &Shared) -> io::Result<
             return Ok(Next::End);
         }
         "/upgrade" => return upgrade(answer),
+        "/ws" => return websocket::serve(seen, answer, shared),
+        "/ws/received" => return websocket::tell(seen, answer, shared),
         "/v1/messages" => messages(answer)?,
         path if path.contains(".git/") => git::serve(seen, answer, &shared.folder.join("git"))?,
         "/" => answer.whole(200, &[("Content-Type", "text/plain")], b"hello from the origin\n")?,
-        _ => answer.whole(404, &[], b"no such route\n")?,
+        _ => match files::find(seen, &shared.folder.join("files")) {
+            Some(file) => files::serve(&file, answer)?,
+            None => answer.whole(404, &[], b"no such route\n")?,
+        },
     }
     Ok(Next::Go)
 }

@@ -16,6 +16,7 @@ const LINE_BYTES_MAX: usize = 128 << 10;
 /// A clear or a TLS connection.
 pub(super) trait Stream: Read + Write + Send {
     fn socket(&self) -> &TcpStream;
+    fn is_tls(&self) -> bool;
     /// Tells the peer in TLS's own words that no more follows.
     fn say_goodbye(&mut self);
 }
@@ -25,12 +26,20 @@ impl Stream for TcpStream {
         self
     }
 
+    fn is_tls(&self) -> bool {
+        false
+    }
+
     fn say_goodbye(&mut self) {}
 }
 
 impl Stream for StreamOwned<ServerConnection, TcpStream> {
     fn socket(&self) -> &TcpStream {
         &self.sock
+    }
+
+    fn is_tls(&self) -> bool {
+        true
     }
 
     fn say_goodbye(&mut self) {
@@ -122,7 +131,7 @@ impl Wire {
             version: version.to_owned(),
             fields: self.read_fields()?,
         };
-        head.check()?;
+        head.check(self.stream.is_tls())?;
         Ok(head)
     }
 
@@ -241,7 +250,8 @@ impl Wire {
 
 impl Head {
     /// What a request to an origin must and must not say (RFC 9110 section 7, RFC 9112 section 3).
-    fn check(&self) -> Result<(), Fault> {
+    /// What a client sends through a tunnel is its own: wget says `Proxy-Connection` there too.
+    fn check(&self, is_tls: bool) -> Result<(), Fault> {
         let broken = |what: &str| {
             Err(Fault::Broken(format!("{what}: {} {} {:?}", self.method, self.target, self.fields)))
         };
@@ -254,10 +264,9 @@ impl Head {
         if self.count("host") != 1 {
             return broken("not one Host");
         }
-        for forbidden in ["proxy-connection", "proxy-authorization", "keep-alive"] {
-            if self.count(forbidden) > 0 {
-                return broken("field that ends at a proxy");
-            }
+        let of_proxies = ["proxy-connection", "proxy-authorization", "keep-alive"];
+        if !is_tls && of_proxies.iter().any(|forbidden| self.count(forbidden) > 0) {
+            return broken("field that ends at a proxy");
         }
         Ok(())
     }

@@ -1,0 +1,4 @@
+//! WebSocket frames and messages. See `agent_gate_engine::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| agent_gate_engine::fuzz::ws_frame(data));
