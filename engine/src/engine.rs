@@ -51,6 +51,7 @@ impl Engine {
             body_bytes_max: config.body_bytes_max,
             connections: Count::new(config.limits.connections_max),
             limits: config.limits,
+            workers: config.workers.max(1),
             failed: AtomicBool::new(false),
         });
         let (by_ring, workers) = start_workers(config.driver, config.workers.max(1), &shared)?;

@@ -310,7 +310,6 @@ fn malformed_requests_go_nowhere() {
         ("GET / HTTP/1.1\r\nHost: origin.example\r\n\r\n".to_owned(), "this is a proxy"),
         ("CONNECT origin.example HTTP/1.1\r\n\r\n".to_owned(), "HOST:PORT is wanted"),
         ("no http at all\r\n\r\n".to_owned(), "something other than HTTP/1.x"),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "HTTP/2 with prior knowledge"),
     ] {
         let bench = Bench::new(Driver::Auto);
         let mut client = bench.client();

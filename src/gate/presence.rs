@@ -58,9 +58,15 @@ impl Presence {
         state.streams.is_empty().then(|| state.idle_since.elapsed())
     }
 
-    /// Lets nobody in any more if nobody but the client `number` is here; whether that is so.
-    pub(crate) fn close_for(&self, number: u64) -> bool {
-        let mut state = self.lock();
+    /// Lets nobody in any more once nobody but the client `number` is here, which is waited for so
+    /// long: a client that has just been told goodbye may still be on its way out. Whether that is
+    /// so.
+    pub(crate) fn close_for(&self, number: u64, wait_max: Duration) -> bool {
+        let is_shared = |state: &mut State| state.streams.keys().any(|other| *other != number);
+        let (mut state, _) = self
+            .left
+            .wait_timeout_while(self.lock(), wait_max, is_shared)
+            .unwrap_or_else(PoisonError::into_inner);
         let alone = state.streams.len() == 1 && state.streams.contains_key(&number);
         state.closed |= alone;
         alone
@@ -104,9 +110,9 @@ mod tests {
         let a = presence.enter(a).unwrap();
         let b = presence.enter(b).unwrap();
         assert!(presence.idle_for().is_none());
-        assert!(!presence.close_for(a));
+        assert!(!presence.close_for(a, Duration::ZERO));
         presence.leave(b);
-        assert!(presence.close_for(a));
+        assert!(presence.close_for(a, Duration::ZERO));
         let (c, _c) = UnixStream::pair().unwrap();
         assert!(presence.enter(c).is_none(), "the gate is ending");
         presence.leave(a);

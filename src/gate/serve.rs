@@ -14,6 +14,9 @@ use super::runs::{self, Attached};
 /// A client says hello at once; who does not would keep the gate from ending.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a client that wants the gate to end waits for others that are on their way out.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
+
 /// Speaks with the client that `number` stands for, until one of both hangs up.
 pub(super) fn serve(shared: &Shared, stream: UnixStream, number: u64) {
     let connection = Connection::new(stream);
@@ -123,7 +126,7 @@ fn run(
 }
 
 fn make_way(shared: &Shared, connection: &Connection, number: u64) -> Result<(), Error> {
-    if shared.keep || !shared.presence.close_for(number) {
+    if shared.keep || !shared.presence.close_for(number, LEAVE_WAIT) {
         return refuse(connection, &anyhow!("the gate is in use"));
     }
     shared.bell.ring(super::bell::Ring::Stop);

@@ -25,7 +25,6 @@ use rustls::{
 use crate::support::bench::{Bench, Settings, Started};
 use crate::support::cases::{Case, HOST, Random};
 use crate::support::content::Content;
-use crate::support::origin::tls_config;
 use crate::support::{PATIENCE, processes, wait_for};
 
 const CASES: usize = 500;
@@ -39,8 +38,7 @@ fn the_same_arrives_with_and_without_a_gate() {
     let cases: Arc<[Case]> = (0..CASES).map(|number| Case::new(seed, number)).collect();
     // Bodies are compared by their hash.
     let bench = Bench::with(Settings { body_bytes_max: 4096, ..Settings::default() });
-    let ca_pem = bench.path("raw-ca.pem");
-    let tls = tls_config(&ca_pem);
+    let (ca_pem, tls) = (bench.origin.ca_pem(), bench.origin.server_config());
 
     let origin = RawOrigin::start(&cases, seed, tls.clone(), Case::request);
     let road = Road::Direct(origin.address, trusting(&ca_pem));

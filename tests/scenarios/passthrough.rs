@@ -181,6 +181,24 @@ print(to_end(s).decode())
     assert!(names.contains(&(&json!("slow.test"), &json!("slow.test"))), "{tunnels:#?}");
 }
 
+/// Half a hello is not handed on: who knows whom its other half names.
+#[test]
+fn half_a_hello() {
+    const SCRIPT: &str = r#"
+s, _ = tunnel("pinned.test:443")
+s.sendall(hello("pinned.test")[:100])
+s.shutdown(socket.SHUT_WR)
+print(to_end(s))
+"#;
+    let bench = Bench::new();
+    bench.write_setting("passthrough.txt", "pinned.test\n");
+    tunnel::run(&bench, SCRIPT);
+    let tunnel = only_tunnel(&bench);
+    assert_eq!(tunnel["outcome"], "cut_by_client", "{tunnel}");
+    assert_eq!((&tunnel["sent"], &tunnel["received"]), (&json!(0), &json!(0)), "{tunnel}");
+    assert!(tunnel["error"].as_str().unwrap().contains("hello"), "{tunnel}");
+}
+
 /// A client that pins says so by an alert. The record names the line that lets the host pass, and
 /// that line does.
 #[test]

@@ -1,14 +1,38 @@
 //! A body as it passes: counted, hashed, and kept, in memory while small, else in a side file.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use agent_gate_store::Recorder;
 use agent_gate_store::record::{Body, Hash, Kept};
 use agent_gate_store::recorder::{SideFile, Stopped};
 
-use crate::limits::{BODY_INLINE_BYTES_MAX, READ_BYTES_MAX, SIDE_PIECE_BYTES};
+use crate::limits::{BODY_INLINE_BYTES_MAX, SIDE_PIECE_BYTES};
+
+/// How much memory the bodies of one worker hold, and may hold before they go to side files early.
+#[derive(Debug)]
+pub(super) struct Room {
+    held: Cell<usize>,
+    max: usize,
+}
+
+impl Room {
+    /// Room for so many bytes.
+    pub(super) fn new(max: usize) -> Rc<Self> {
+        Rc::new(Self { held: Cell::new(0), max })
+    }
+
+    fn is_full(&self) -> bool {
+        self.held.get() > self.max
+    }
+}
 
 /// One body under way.
 pub(super) struct Capture {
     recorder: Recorder,
+    room: Rc<Room>,
+    /// What of the room is this one's.
+    held: usize,
     /// How much is kept at most.
     bytes_max: u64,
     /// All bytes so far.
@@ -51,8 +75,8 @@ impl Large {
 }
 
 impl Capture {
-    pub(super) fn new(recorder: Recorder, bytes_max: u64) -> Self {
-        Self { recorder, bytes_max, bytes: 0, memory: Vec::new(), large: None }
+    pub(super) fn new(recorder: Recorder, room: Rc<Room>, bytes_max: u64) -> Self {
+        Self { recorder, room, held: 0, bytes_max, bytes: 0, memory: Vec::new(), large: None }
     }
 
     /// Prepares for a body whose length is known: a small one gets its room at once, a large one
@@ -60,8 +84,20 @@ impl Capture {
     pub(super) fn expect(&mut self, bytes: u64) {
         if bytes > BODY_INLINE_BYTES_MAX as u64 || bytes > self.bytes_max {
             self.large = Some(Box::new(Large::begin(&self.recorder)));
-        } else if let Ok(bytes) = usize::try_from(bytes) {
+        } else if let Ok(bytes) = usize::try_from(bytes)
+            && !self.room.is_full()
+        {
             self.memory.reserve_exact(bytes);
+            self.account();
+        }
+    }
+
+    /// Takes note of how much memory is held.
+    fn account(&mut self) {
+        let held = self.memory.capacity();
+        if held != self.held {
+            self.room.held.set(self.room.held.get() + held - self.held);
+            self.held = held;
         }
     }
 
@@ -73,12 +109,13 @@ impl Capture {
                 large.hasher.update(data);
             }
             Some(_) if self.memory.capacity() == 0 => {
-                // The piece that is handed on, and the read that fills it up.
-                self.memory.reserve_exact(SIDE_PIECE_BYTES + READ_BYTES_MAX);
+                // A read's worth is handed on at once; less gathers.
+                self.memory.reserve_exact(data.len().max(SIDE_PIECE_BYTES));
                 self.memory.extend_from_slice(data);
             }
             _ => self.memory.extend_from_slice(data),
         }
+        self.account();
     }
 
     /// Whether [`Self::spill`] has something to do.
@@ -87,6 +124,7 @@ impl Capture {
             None => {
                 self.memory.len() > BODY_INLINE_BYTES_MAX
                     || self.memory.len() as u64 > self.bytes_max
+                    || (self.memory.len() >= SIDE_PIECE_BYTES && self.room.is_full())
             }
             Some(_) => self.memory.len() >= SIDE_PIECE_BYTES,
         }
@@ -111,6 +149,7 @@ impl Capture {
             large.finish_file();
             large.hasher.update(&over);
         }
+        self.account();
         Ok(())
     }
 
@@ -149,5 +188,55 @@ impl Capture {
     /// How many bytes of it lie in memory: the share of a record's size that varies.
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory.len()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.room.held.set(self.room.held.get() - self.held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use agent_gate_store::{Layout, Options, Store};
+
+    use super::*;
+
+    fn spill(capture: &mut Capture) {
+        let mut spilling = pin!(capture.spill());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(matches!(spilling.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    }
+
+    #[test]
+    fn bodies_go_to_side_files_early_when_there_is_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&Layout::new(folder.path().to_owned()), Options::default());
+        let recorder = store.as_ref().unwrap().recorder();
+        let room = Room::new(2 * SIDE_PIECE_BYTES);
+        let begin = || Capture::new(recorder.clone(), room.clone(), 1 << 30);
+        let piece = vec![b'x'; SIDE_PIECE_BYTES];
+        let (mut first, mut second, mut small) = (begin(), begin(), begin());
+        first.push(&piece);
+        second.push(&piece);
+        assert!(!first.is_full() && !second.is_full());
+        small.push(b"one byte too many");
+        assert!(first.is_full() && second.is_full(), "each can make room");
+        assert!(!small.is_full(), "a small one is not worth a file");
+        spill(&mut first);
+        assert!(!second.is_full(), "one did");
+        assert!(matches!(small.body().kept, Kept::Inline(_)));
+        first.push(b"end");
+        drop((second, small));
+        spill(&mut first);
+        let body = first.body();
+        assert_eq!(body.bytes, SIDE_PIECE_BYTES as u64 + 3);
+        drop(body);
+        drop(first);
+        assert_eq!(room.held.get(), 0);
     }
 }

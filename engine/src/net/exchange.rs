@@ -287,8 +287,8 @@ impl Exchange<'_> {
         up: Upstream,
     ) -> After {
         match end {
-            // In clear text, an end would be the end of the body.
-            None if self.response.ends_with_connection && down.tls().is_none() => After::Reset,
+            // An end would be the end of the body; many clients take one for that in TLS, too.
+            None if self.response.ends_with_connection => After::Reset,
             None | Some(ReceiveEnd::BrokenOff | ReceiveEnd::Upgraded) => After::Abort,
             Some(ReceiveEnd::Reusable | ReceiveEnd::Last) if !self.request.is_complete() => {
                 linger(down).await;

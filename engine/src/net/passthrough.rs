@@ -52,6 +52,11 @@ pub(super) async fn open(flow: &Flow, target: Target, mut down: Stream) {
             up.handle().abort();
             return tunnel::refuse_malformed(flow, target, down).await;
         }
+        First::Half { late } => {
+            flow.control.set_upstream(None);
+            up.handle().abort();
+            return tunnel::half_said(flow, target, *late).await;
+        }
         First::Unread => {}
     }
     let (end, transferred) = relay(&mut down, &mut up, |_| ()).await;
@@ -69,8 +74,10 @@ pub(super) async fn open(flow: &Flow, target: Target, mut down: Stream) {
 enum First {
     /// With a client hello, which waits to be forwarded.
     Hello(ClientHello),
-    /// With what began like TLS and is not, or is not whole in time.
+    /// With what began like TLS and is not.
     Malformed,
+    /// With a part of a hello, and then an end, or nothing for too long.
+    Half { late: bool },
     /// With anything else: another protocol, the origin's word (SSH, SMTP), or an end.
     Unread,
 }
@@ -92,12 +99,11 @@ async fn first_word(flow: &Flow, down: &mut Stream, up: &mut Stream) -> First {
                     Either::Left(_) | Either::Right(_) => return First::Unread,
                 }
             }
-            Sniffed::Partial => {
-                let more = flow.control.alarm.until(due, down.reader.fill()).await;
-                if !matches!(more, Some(Ok(true))) {
-                    return First::Malformed;
-                }
-            }
+            Sniffed::Partial => match flow.control.alarm.until(due, down.reader.fill()).await {
+                Some(Ok(true)) => {}
+                Some(_) => return First::Half { late: false },
+                None => return First::Half { late: true },
+            },
         }
     }
 }

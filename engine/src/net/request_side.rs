@@ -160,13 +160,13 @@ impl<'a> RequestSide<'a> {
     }
 }
 
-/// The head as the next hop gets it: as it came, or with its target in the form that hop wants.
+/// The head as the next hop gets it.
 fn wire_head<'a>(opening: &Opening<'a>, forwarded_by: Option<&UpstreamProxy>) -> Cow<'a, [u8]> {
-    let Opening { door, target, head, .. } = *opening;
+    let Opening { door, target, head, .. } = opening;
     match forwarded_by {
         Some(proxy) => {
             let authority = http_authority(&target.host, target.port);
-            Cow::Owned(rewrite::request_to_proxy(head, &authority, proxy.authorization()))
+            Cow::Owned(rewrite::for_proxy(head, &authority, proxy.authorization()))
         }
         None => rewrite::request(head, door.target.is_none()),
     }

@@ -37,10 +37,7 @@ pub(super) async fn open(flow: &Flow, target: Target, mut down: Stream) {
         Some(Sniffed::Partial) => {
             unused(flow, target, Outcome::Complete, "closed before anything was asked").await;
         }
-        None if begun.get() => {
-            let why = "the client hello was not whole in time (handshake_seconds)";
-            unused(flow, target, Outcome::ClientTlsFailed, why).await;
-        }
+        None if begun.get() => half_said(flow, target, true).await,
         None => {
             let why = "nothing was sent in time (handshake_seconds)";
             unused(flow, target, Outcome::Complete, why).await;
@@ -75,6 +72,16 @@ pub(super) fn looks_like_http(data: &[u8]) -> bool {
             .take(16)
             .take_while(|&&b| b != b' ')
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
+
+/// The client hello did not come to its end: the client went away, or it is `late`.
+pub(super) async fn half_said(flow: &Flow, target: Target, late: bool) {
+    let (outcome, why) = if late {
+        (Outcome::ClientTlsFailed, "the client hello was not whole in time (handshake_seconds)")
+    } else {
+        (Outcome::CutByClient, "the client went away in the middle of its hello")
+    };
+    unused(flow, target, outcome, why).await;
 }
 
 /// Nothing came of it.

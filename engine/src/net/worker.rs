@@ -23,7 +23,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use nix::sys::socket::{Shutdown, shutdown};
 use rustls::crypto::CryptoProvider;
 
-use super::capture::Capture;
+use super::capture::{Capture, Room};
 use super::connection::{self, Entrance};
 use super::crowd::{self, Count, Place, turn_away};
 use super::flow::{FlowControl, Stage};
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) body_bytes_max: u64,
     pub(crate) limits: Limits,
+    /// How many workers there are; at least one.
+    pub(crate) workers: usize,
     /// Client connections open now, of all runs.
     pub(crate) connections: Count,
     /// A worker has ended that was not told to.
@@ -59,6 +61,8 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     /// Its records gather until the end of the worker's turn.
     pub(super) recorder: Recorder,
+    /// The memory that the bodies under way may hold.
+    bodies: Rc<Room>,
     pub(super) leaves: RefCell<Leaves>,
     pub(super) pool: RefCell<Pool>,
     pub(super) flows: RefCell<HashMap<Id, Rc<FlowControl>>>,
@@ -228,6 +232,7 @@ async fn serve(shared: Arc<Shared>, inbox: &Inbox) {
     let (recorder, outbox) = shared.recorder.gathering();
     let worker = Rc::new(Worker {
         recorder,
+        bodies: Room::new(shared.limits.memory_bytes_max / shared.workers),
         leaves: RefCell::new(Leaves::new(shared.mint.clone())),
         pool: RefCell::default(),
         flows: RefCell::default(),
@@ -298,7 +303,7 @@ async fn sweep(worker: Rc<Worker>) {
 impl Worker {
     /// A capture for one body.
     pub(super) fn capture(&self) -> Capture {
-        Capture::new(self.recorder.clone(), self.shared.body_bytes_max)
+        Capture::new(self.recorder.clone(), self.bodies.clone(), self.shared.body_bytes_max)
     }
 
     /// Records something that nothing waits for. While recording has stopped (disk full, …) its

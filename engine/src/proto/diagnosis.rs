@@ -13,9 +13,6 @@ const CUT_START_LINE: &str = "a request line that is not METHOD TARGET VERSION";
 
 /// The first fault of `input`, which begins with a malformed request head.
 pub(super) fn of_request(input: &[u8]) -> HeadError {
-    if input.starts_with(b"PRI * HTTP/2") {
-        return HeadError::Http2;
-    }
     let found = find(&mut Cursor { rest: input });
     HeadError::Malformed(found.err().unwrap_or("not an HTTP/1.1 request"))
 }
@@ -215,7 +212,6 @@ mod tests {
         let not_utf8 = b"GET /\xfc HTTP/1.1\r\n\r\n";
         let reason = "bytes in the request target that are not UTF-8";
         check(not_utf8, &HeadError::Malformed(reason));
-        check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &HeadError::Http2);
     }
 
     fn check(text: &[u8], error: &HeadError) {

@@ -27,9 +27,6 @@ pub(crate) enum HeadError {
     /// Over [`FIELDS_MAX`].
     #[error("the head has more than {FIELDS_MAX} fields")]
     TooManyFields,
-    /// The client speaks HTTP/2 without having asked (RFC 9113, section 3.3).
-    #[error("HTTP/2 with prior knowledge, which is not spoken here: use HTTP/1.1")]
-    Http2,
 }
 
 /// Field lines of a head: where names and values lie in `bytes`.

@@ -1,9 +1,8 @@
 //! The few places where a head is changed on its way, and why. The record keeps what arrived.
 //!
 //! A request:
-//! - in absolute form goes to the origin in origin form, without the fields that were meant for a
-//!   proxy (RFC 9112, section 3.2); by way of an upstream proxy that forwards it, it goes in
-//!   absolute form;
+//! - to a proxy goes to the origin in origin form, and one that a proxy is to send on in absolute
+//!   form; without the fields that were meant for the gate as a proxy (RFC 9112, section 3.2);
 //! - that offers `Upgrade: h2c` goes without the offer: it speaks of this connection only (RFC
 //!   9110, section 7.8), and an exchange that became HTTP/2 could not be read. Java's client sends
 //!   it with every first request and goes on in HTTP/1.1.
@@ -32,7 +31,7 @@ pub(crate) fn request(request: &RequestHead, to_proxy: bool) -> Cow<'_, [u8]> {
     let head = &request.head;
     match request.target_form() {
         Ok(TargetForm::Absolute { rest, .. }) if to_proxy => {
-            Cow::Owned(request.for_origin(&origin_form(request, rest)))
+            Cow::Owned(with_target(request, &origin_form(request, rest)))
         }
         _ if offers_h2c(head) => {
             let mut out = head.bytes[..head.start_line_end()].to_vec();
@@ -43,21 +42,21 @@ pub(crate) fn request(request: &RequestHead, to_proxy: bool) -> Cow<'_, [u8]> {
     }
 }
 
-/// A request's head as an upstream proxy gets it, which connects to `authority`, with the
+/// A request's head in absolute form for a proxy, which connects to `authority`, with the
 /// credentials for it. The authority is the one that policy has allowed, whatever the client wrote:
 /// a proxy goes by it and not by `Host`.
-pub(crate) fn request_to_proxy(
+pub(crate) fn for_proxy(
     request: &RequestHead,
     authority: &str,
     authorization: Option<&str>,
 ) -> Vec<u8> {
     let path = match request.target_form() {
-        Ok(TargetForm::Absolute { rest, .. }) => origin_form(request, rest),
-        _ => request.target().into_owned(),
+        Ok(TargetForm::Absolute { rest, .. }) => Cow::Owned(origin_form(request, rest)),
+        _ => Cow::Borrowed(request.target_text()),
     };
-    // Of the server as a whole (RFC 9112, section 3.2.4).
-    let path = if path == "*" { "" } else { &path };
-    let mut bytes = request.for_origin(&format!("http://{authority}{path}"));
+    // Of the server as a whole, there is no path (RFC 9112, section 3.2.4).
+    let path = if path == "*" { "" } else { &*path };
+    let mut bytes = with_target(request, &format!("http://{authority}{path}"));
     if let Some(authorization) = authorization {
         // Before the empty line that ends every head.
         let end = bytes.len() - b"\r\n".len();
@@ -67,30 +66,28 @@ pub(crate) fn request_to_proxy(
     bytes
 }
 
-impl RequestHead {
-    /// The head with another request target, without what was meant for a proxy, and with the Host
-    /// that an old client has left out.
-    fn for_origin(&self, target: &str) -> Vec<u8> {
-        let (head, place) = (&self.head, self.target_range());
-        let mut out = Vec::with_capacity(head.bytes.len() + target.len());
-        out.extend_from_slice(&head.bytes[..place.start]);
-        out.extend_from_slice(target.as_bytes());
-        out.extend_from_slice(&head.bytes[place.end..head.start_line_end()]);
-        if let Ok(TargetForm::Absolute { authority, .. }) = self.target_form()
-            && head.values("host").next().is_none()
-        {
-            out.extend_from_slice(b"Host: ");
-            out.extend_from_slice(without_user(authority).as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-        let offers_h2c = offers_h2c(head);
-        lines(head, &mut out, |name, value| match name {
-            _ if is_any(name, &["proxy-connection", "proxy-authorization"]) => Line::Dropped,
-            _ if offers_h2c => without_h2c(head, name, value),
-            _ => Line::Kept,
-        });
-        out
+/// A request's head with another target, without what was meant for a proxy, and with the Host
+/// that an old client has left out.
+fn with_target(request: &RequestHead, target: &str) -> Vec<u8> {
+    let (head, place) = (&request.head, request.target_range());
+    let mut out = Vec::with_capacity(head.bytes.len() + target.len());
+    out.extend_from_slice(&head.bytes[..place.start]);
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(&head.bytes[place.end..head.start_line_end()]);
+    if let Ok(TargetForm::Absolute { authority, .. }) = request.target_form()
+        && head.values("host").next().is_none()
+    {
+        out.extend_from_slice(b"Host: ");
+        out.extend_from_slice(without_user(authority).as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
+    let offers_h2c = offers_h2c(head);
+    lines(head, &mut out, |name, value| match name {
+        _ if is_any(name, &["proxy-connection", "proxy-authorization"]) => Line::Dropped,
+        _ if offers_h2c => without_h2c(head, name, value),
+        _ => Line::Kept,
+    });
+    out
 }
 
 /// The target in origin form; `rest`: what an absolute one has behind the authority.
@@ -256,41 +253,42 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_told_whom_it_is_for() {
-        for (start, seen) in [
-            ("GET /x?y", "GET http://a.example:81/x?y"),
-            ("GET /http://b.example/", "GET http://a.example:81/http://b.example/"),
-            ("GET http://user@A.example.:81/x", "GET http://a.example:81/x"),
-            ("GET http://a.example?x=/", "GET http://a.example:81/?x=/"),
-            ("GET http://a.example", "GET http://a.example:81/"),
-            ("OPTIONS http://a.example", "OPTIONS http://a.example:81"),
-            ("OPTIONS *", "OPTIONS http://a.example:81"),
-        ] {
-            let text = |start| format!("{start} HTTP/1.1\r\nHost: b.example\r\nX-Odd:  1 \r\n\r\n");
-            let (head, _) = RequestHead::parse(text(start).as_bytes()).unwrap().unwrap();
-            let found = request_to_proxy(&head, "a.example:81", None);
-            assert_eq!(String::from_utf8(found).unwrap(), text(seen), "{start}");
-        }
-    }
-
-    #[test]
-    fn an_upstream_proxys_credentials_are_its_own() {
-        let text = "GET http://a.example/ HTTP/1.1\r\nProxy-Authorization: Basic bWU=\r\n\
-                    Proxy-Connection: keep-alive\r\nHost: a.example\r\n\r\n";
-        let (head, _) = RequestHead::parse(text.as_bytes()).unwrap().unwrap();
-        assert_eq!(
-            String::from_utf8(request_to_proxy(&head, "a.example", Some("Basic dQ=="))).unwrap(),
-            "GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\
-             Proxy-Authorization: Basic dQ==\r\n\r\n"
-        );
-    }
-
-    #[test]
     fn what_was_meant_for_a_proxy_goes_no_further() {
         let text = "GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\nProxy-Connection: x\r\n\
                     Accept: */*\r\nproxy-authorization: Basic eA==\r\n\r\n";
         let seen = "GET / HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n";
         assert_eq!(request_text(text, true), seen);
+    }
+
+    #[test]
+    fn a_proxy_gets_absolute_form_and_its_own_credentials() {
+        for (target, seen) in [
+            ("/x?y", "http://a.example:81/x?y"),
+            ("/http://b.example/", "http://a.example:81/http://b.example/"),
+            ("http://user@A.example.:81/x", "http://a.example:81/x"),
+            ("http://a.example?x=/", "http://a.example:81/?x=/"),
+            ("http://a.example", "http://a.example:81/"),
+        ] {
+            let text = |target, credentials| {
+                format!("GET {target} HTTP/1.1\r\nHost: b.example\r\nX:  1 \r\n{credentials}\r\n")
+            };
+            let (head, _) =
+                RequestHead::parse(text(target, "Proxy-Authorization: a\r\n").as_bytes())
+                    .unwrap()
+                    .unwrap();
+            let found = for_proxy(&head, "a.example:81", Some("Basic dQ=="));
+            let expected = text(seen, "Proxy-Authorization: Basic dQ==\r\n");
+            assert_eq!(String::from_utf8(found).unwrap(), expected, "{target}");
+            let found = for_proxy(&head, "a.example:81", None);
+            assert_eq!(String::from_utf8(found).unwrap(), text(seen, ""), "{target}");
+        }
+        for target in ["*", "http://a.example"] {
+            let text = format!("OPTIONS {target} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+            let (head, _) = RequestHead::parse(text.as_bytes()).unwrap().unwrap();
+            let seen = "OPTIONS http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n";
+            let found = for_proxy(&head, "a.example", None);
+            assert_eq!(String::from_utf8(found).unwrap(), seen);
+        }
     }
 
     #[test]

@@ -35,13 +35,6 @@ use tls::Tls;
 use websocket::Blobs;
 use wire::{Fault, Stream, Wire};
 
-/// TLS as an origin speaks it, for an origin of another kind; the CA's certificate goes to `ca_pem`.
-pub(crate) fn tls_config(ca_pem: &Path) -> Arc<ServerConfig> {
-    let authority = Authority::new();
-    std::fs::write(ca_pem, authority.pem()).unwrap();
-    Tls::new(&Arc::new(authority)).usual()
-}
-
 /// The name that other servers on this machine are given.
 pub(crate) const SERVER_NAME: &str = "server.test";
 
