@@ -158,7 +158,9 @@ impl Link {
         let message = loop {
             match recvmsg::<()>(self.raw(), &mut parts, Some(&mut space), flags) {
                 Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // Told once, of a peer that went away with an order of ours unread. What it said
+                // before that is still to be read.
+                Err(Errno::ECONNRESET) => {}
                 other => break other?,
             }
         };
@@ -261,6 +263,17 @@ mod tests {
         assert_eq!(kinds, b"P");
         let socket = std::net::TcpListener::from(sockets.into_iter().next().unwrap());
         assert_eq!(socket.local_addr().unwrap().port(), port);
+    }
+
+    #[test]
+    fn last_words_are_heard_though_an_order_was_left_unread() {
+        let (init, run) = Link::pair().unwrap();
+        run.order(ToInit::Resume { foreground: false }).unwrap();
+        init.tell(&FromInit::Changed(Change::Ended(End::Signaled(15)))).unwrap();
+        drop(init);
+        let Some(FromInit::Changed(change)) = run.listen(true).unwrap() else { panic!("lost") };
+        assert_eq!(change, Change::Ended(End::Signaled(15)));
+        assert!(run.listen(true).unwrap().is_none());
     }
 
     #[test]
