@@ -284,7 +284,7 @@ impl<'a> Way<'a> {
         self.messages += u64::from(message.is_counted());
         let record = Record::Message(message);
         let permit = loop {
-            match self.flow.worker.shared.recorder.reserve(record.memory_bytes()).await {
+            match self.flow.worker.recorder.reserve(record.memory_bytes()).await {
                 Ok(permit) => break permit,
                 Err(_) => self.wait_for_recording().await?,
             }
