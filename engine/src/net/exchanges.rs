@@ -353,7 +353,9 @@ fn admit(flow: &Flow, door: &Door, head: &RequestHead) -> Result<Admitted, Refus
         aliases.said(sni, target.port);
     }
     let host = head.host().map_err(|e| malformed(&target, &e))?;
-    for authority in host.into_iter().chain(absolute.map(|(_, authority)| authority)) {
+    let said = host.into_iter().chain(absolute.map(|(_, authority)| authority));
+    // Most say what is known already, in just its form.
+    for authority in said.filter(|authority| *authority != target.host.as_str()) {
         let named = Target::parse(authority, Some(target.port))
             .ok_or_else(|| malformed(&target, &"bad Host"))?;
         // It is reached by the connection's port, whatever port it names.
