@@ -250,8 +250,9 @@ pub(crate) struct ResponseHead {
     pub(crate) head: Head,
     /// Three digits.
     pub(crate) status: u16,
-    /// Whether it had to be read with tolerance.
-    pub(super) is_odd: bool,
+    /// If it had to be read with tolerance: the head as it goes on, of the same length and with its
+    /// fields in the same places.
+    pub(super) flat: Option<Head>,
     reason: Range<u32>,
 }
 
@@ -290,16 +291,22 @@ impl ResponseHead {
         // httparse leaves a reason out that is not ASCII.
         let reason = reason_in(bytes, "HTTP/1.1 200".len());
         let status = response.code.unwrap_or_default();
-        Ok(Some((Self { head, status, is_odd: false, reason }, length)))
+        Ok(Some((Self { head, status, flat: None, reason }, length)))
     }
 
     fn with_tolerance(input: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let before = tolerant::empty_lines(input);
         let Some(found) = tolerant::response(&input[before..])? else { return Ok(None) };
         let bytes = input[before..before + found.length].to_vec();
+        // What counts is what will be read by the client, to whom the flat head goes.
+        let flat = tolerant::flattened(&bytes);
+        let Some((fields, _)) = tolerant::fields(&flat, found.fields_start, FIELDS_MAX)? else {
+            return Err(HeadError::Malformed("a head without end"));
+        };
         let reason = reason_in(&bytes, found.status_end);
-        let head = Head { bytes, fields: found.fields, minor: found.minor };
-        Ok(Some((Self { head, status: found.status, is_odd: true, reason }, before + found.length)))
+        let head = Head { bytes, fields, minor: found.minor };
+        let flat = Some(Head { bytes: flat, ..head.clone() });
+        Ok(Some((Self { head, status: found.status, flat, reason }, before + found.length)))
     }
 
     /// Whether another head follows (1xx but 101).
@@ -517,10 +524,12 @@ mod tests {
                 "HTTP/1.1 200 OK\r\nodd\r\nA(: \0\r\n\r\n",
                 200,
                 "OK",
-                &[("odd", ""), ("A(", "\0")],
+                &[("odd", ""), ("A(", "")],
                 false,
             ),
-            ("HTTP/1.1 200 OK\nA: b\rc\r\r\n\n", 200, "OK", &[("A", "b\rc\r")], false),
+            ("HTTP/1.1 200 OK\nA: b\rc\r\r\n\n", 200, "OK", &[("A", "b\rc")], false),
+            ("HTTP/1.1 200 OK\nA\r: b\n\rC: d\n\n", 200, "OK", &[("A", "b\n\rC: d")], false),
+            ("HTTP/1.1 200 OK\r\nA\r\n : b\0\r\n\r\n", 200, "OK", &[("A", "b")], false),
         ] {
             for lead in ["", "\r\n", "\n\r\n"] {
                 let input = format!("{lead}{text}next");
@@ -533,7 +542,11 @@ mod tests {
                     let found = ResponseHead::parse(&input.as_bytes()[..cut]).unwrap();
                     let (head, found) = found.unwrap();
                     assert_eq!((found, &head.head.bytes[..]), (length, text.as_bytes()));
-                    assert_eq!((head.status, head.is_odd), (status, !to_the_letter), "{text:?}");
+                    assert_eq!(
+                        (head.status, head.flat.is_some()),
+                        (status, !to_the_letter),
+                        "{text:?}"
+                    );
                     assert_eq!(head.record().reason, reason, "{text:?}");
                     let expected = expected.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
                     assert_eq!(fields(&head.head), expected.collect::<Vec<_>>(), "{text:?}");

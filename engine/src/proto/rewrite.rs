@@ -121,11 +121,11 @@ fn without_h2c(head: &Head, name: &[u8], value: &[u8]) -> Line {
 
 /// A response's head as the client gets it. `framing`: of its body.
 pub(crate) fn response(response: &ResponseHead, framing: Framing) -> Cow<'_, [u8]> {
-    let head = &response.head;
+    let head = response.flat.as_ref().unwrap_or(&response.head);
     let by_coding = matches!(framing, Framing::Chunked | Framing::UntilClose);
     let length_is_void = by_coding && is_length_void(head);
     let offers_quic = head.values("alt-svc").any(alt_svc::offers_quic);
-    if !length_is_void && !offers_quic && !response.is_odd {
+    if !length_is_void && !offers_quic && response.flat.is_none() {
         return Cow::Borrowed(&head.bytes);
     }
     let mut out = Vec::with_capacity(head.bytes.len());
@@ -139,9 +139,6 @@ pub(crate) fn response(response: &ResponseHead, framing: Framing) -> Cow<'_, [u8
             Line::Kept
         }
     });
-    if response.is_odd {
-        flatten(&mut out);
-    }
     Cow::Owned(out)
 }
 
@@ -190,24 +187,6 @@ fn without(value: &[u8], dropped: &[&str]) -> Line {
     }
     let kept: Vec<_> = members().filter(|m| !m.is_empty() && !is_any(m, dropped)).collect();
     if kept.is_empty() { Line::Dropped } else { Line::Changed(kept.join(&b", "[..])) }
-}
-
-/// Puts spaces where lines are folded and where a byte stands that no field may have.
-fn flatten(head: &mut [u8]) {
-    for at in 0..head.len() {
-        let next = head.get(at + 1).copied();
-        match head[at] {
-            0 => head[at] = b' ',
-            b'\r' if next != Some(b'\n') => head[at] = b' ',
-            b'\n' if next.is_some_and(is_white) => {
-                head[at] = b' ';
-                if head[at - 1] == b'\r' {
-                    head[at - 1] = b' ';
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 fn is_any(name: &[u8], names: &[&str]) -> bool {

@@ -18,8 +18,8 @@ pub(super) struct Response {
     pub(super) status: u16,
     /// Where the status ends.
     pub(super) status_end: usize,
-    /// The fields.
-    pub(super) fields: Vec<FieldRange>,
+    /// Where the field lines begin.
+    pub(super) fields_start: usize,
     /// All of the head, with the empty line.
     pub(super) length: usize,
 }
@@ -45,8 +45,33 @@ pub(super) fn response(input: &[u8]) -> Result<Option<Response>, HeadError> {
     let Some(line_end) = memchr::memchr(b'\n', input) else { return Ok(None) };
     let (minor, status, status_end) = status_line(&input[..line_end])
         .ok_or(HeadError::Malformed("a status line that is not HTTP/1.x STATUS"))?;
-    let Some((fields, length)) = fields(input, line_end + 1, FIELDS_MAX)? else { return Ok(None) };
-    Ok(Some(Response { minor, status, status_end, fields, length }))
+    let fields_start = line_end + 1;
+    let Some((_, length)) = fields(input, fields_start, FIELDS_MAX)? else { return Ok(None) };
+    Ok(Some(Response { minor, status, status_end, fields_start, length }))
+}
+
+/// The head as the standard lets an intermediary hand it on: spaces where field lines are folded
+/// (RFC 9112, section 5.2), for a carriage return but before a line feed (section 2.2) and for NUL
+/// (RFC 9110, section 5.5).
+pub(super) fn flattened(head: &[u8]) -> Vec<u8> {
+    let mut flat = head.to_vec();
+    for at in 0..flat.len() {
+        let is_bare = flat[at] == b'\r' && flat.get(at + 1) != Some(&b'\n');
+        if is_bare || flat[at] == 0 {
+            flat[at] = b' ';
+        }
+    }
+    // What is folded behind the start line belongs to no field.
+    let start = memchr::memchr(b'\n', &flat).map_or(flat.len(), |at| at + 1);
+    for at in start..flat.len() {
+        if flat[at] == b'\n' && flat.get(at + 1).copied().is_some_and(is_white) {
+            flat[at] = b' ';
+            if flat[at - 1] == b'\r' {
+                flat[at - 1] = b' ';
+            }
+        }
+    }
+    flat
 }
 
 /// Version and status, and where the status ends.
