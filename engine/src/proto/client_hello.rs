@@ -36,11 +36,11 @@ pub(crate) fn sniff(input: &[u8]) -> Sniffed {
         Some(&RECORD_HANDSHAKE) => {}
         Some(_) => return Sniffed::Other,
     }
-    if input.len() > CLIENT_HELLO_BYTES_MAX {
-        return Sniffed::Malformed;
-    }
-    match handshake_bytes(input) {
+    // A client may have sent more behind its hello already.
+    let window = &input[..input.len().min(CLIENT_HELLO_BYTES_MAX)];
+    match handshake_bytes(window) {
         Ok(Some(hello)) => parse(&hello).map_or(Sniffed::Malformed, Sniffed::Hello),
+        Ok(None) if window.len() == CLIENT_HELLO_BYTES_MAX => Sniffed::Malformed,
         Ok(None) => Sniffed::Partial,
         Err(Malformed) => Sniffed::Malformed,
     }
@@ -174,7 +174,18 @@ mod tests {
             alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
         assert_eq!(sniff(&bytes), Sniffed::Hello(expected.clone()));
-        assert_eq!(sniff(&split_records(&bytes, 100)), Sniffed::Hello(expected));
+        assert_eq!(sniff(&split_records(&bytes, 100)), Sniffed::Hello(expected.clone()));
+        let with_more = [&bytes[..], &[23; CLIENT_HELLO_BYTES_MAX]].concat();
+        assert_eq!(sniff(&with_more), Sniffed::Hello(expected), "whatever is behind it");
+    }
+
+    #[test]
+    fn a_hello_without_end_is_none() {
+        let mut endless = vec![22, 3, 1, 255, 255, 1, 0, 130, 0];
+        endless.resize(CLIENT_HELLO_BYTES_MAX - 1, 0);
+        assert_eq!(sniff(&endless), Sniffed::Partial);
+        endless.push(0);
+        assert_eq!(sniff(&endless), Sniffed::Malformed);
     }
 
     /// The same handshake message over records of `size` bytes.
