@@ -23,6 +23,13 @@ const MIGRATIONS: [&str; 3] = [
 /// Rows that go into one transaction when the index catches up.
 const CATCH_UP_ROWS: usize = 4096;
 
+/// Rows that are entered, at a few microseconds each, before what cannot wait has its turn.
+const ROWS_AT_A_STRETCH: usize = 32;
+
+/// Pages of the write-ahead log before it is copied into the file, which takes milliseconds while
+/// receipts wait: 16 MiB instead of SQLite's 4, so that it is rare.
+const WAL_PAGES_MAX: u32 = 4096;
+
 /// A record's change with the place of its line.
 #[derive(Debug)]
 pub(crate) struct Change {
@@ -83,6 +90,7 @@ impl Index {
         // A power cut may lose the last transactions, never the file's consistency; the journal
         // fills the gap.
         connection.pragma_update(None, "synchronous", "normal")?;
+        connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
         // Readers of a WAL never block the writer. Whoever else writes here must not hold up the
         // journal, which waits for this thread.
         connection.busy_timeout(std::time::Duration::from_millis(50))?;
@@ -120,17 +128,23 @@ impl Index {
                 }
             }
             if changes.len() == CATCH_UP_ROWS {
-                self.commit_some(std::mem::take(&mut changes))?;
+                self.commit_some(std::mem::take(&mut changes), &mut || ())?;
                 progress(position);
             }
         }
-        self.commit_some(changes)?;
+        self.commit_some(changes, &mut || ())?;
         Ok(garbage)
     }
 
-    /// Enters changes whose lines stand right behind what is indexed.
-    pub(crate) fn commit(&mut self, changes: Vec<Change>) -> Result<(), Error> {
-        self.commit_some(changes.into_iter().map(|c| (Some(c.change), c.position)).collect())
+    /// Enters changes whose lines stand right behind what is indexed. Every now and then calls
+    /// `meanwhile`, for what cannot wait that long.
+    pub(crate) fn commit(
+        &mut self,
+        changes: Vec<Change>,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), Error> {
+        let changes = changes.into_iter().map(|c| (Some(c.change), c.position)).collect();
+        self.commit_some(changes, meanwhile)
     }
 
     /// Closes the file so that all of it is in the one file.
@@ -139,7 +153,11 @@ impl Index {
         self.connection.close().map_err(|(_, error)| error.into())
     }
 
-    fn commit_some(&mut self, changes: Vec<(Option<RowChange>, Position)>) -> Result<(), Error> {
+    fn commit_some(
+        &mut self,
+        changes: Vec<(Option<RowChange>, Position)>,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), Error> {
         let Some((_, last)) = changes.last() else { return Ok(()) };
         let mut indexed = self.indexed;
         indexed.place = Some((last.day, last.offset + last.length + 1));
@@ -151,7 +169,7 @@ impl Index {
                 rows.add(change, position, indexed.lines);
             }
         }
-        rows.enter(&transaction)?;
+        rows.enter(&transaction, meanwhile)?;
         write_indexed(&transaction, indexed)?;
         transaction.commit()?;
         self.indexed = indexed;
@@ -236,7 +254,11 @@ impl Rows {
         row
     }
 
-    fn enter(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    fn enter(
+        self,
+        transaction: &Transaction<'_>,
+        meanwhile: &mut dyn FnMut(),
+    ) -> rusqlite::Result<()> {
         for run in &self.runs {
             enter_run(transaction, run)?;
         }
@@ -250,11 +272,17 @@ impl Rows {
                 .prepare_cached("UPDATE run SET ended_at = ?2, status = ?3 WHERE id = ?1")?
                 .execute(params![blob(run), at, status])?;
         }
-        for row in &self.exchanges {
-            row.enter(transaction)?;
+        for some in self.exchanges.chunks(ROWS_AT_A_STRETCH) {
+            for row in some {
+                row.enter(transaction)?;
+            }
+            meanwhile();
         }
-        for (told, position, seq) in &self.messages {
-            enter_message(transaction, told, *position, *seq)?;
+        for some in self.messages.chunks(ROWS_AT_A_STRETCH) {
+            for (told, position, seq) in some {
+                enter_message(transaction, told, *position, *seq)?;
+            }
+            meanwhile();
         }
         Ok(())
     }

@@ -48,6 +48,8 @@ pub(crate) struct Writer {
     rows: Vec<Change>,
     rows_since: Option<Instant>,
     index_retry: Option<Instant>,
+    /// What ended writing while rows were being entered.
+    failed: Option<Error>,
     closing: bool,
 }
 
@@ -85,6 +87,7 @@ impl Writer {
             rows: Vec::new(),
             rows_since: None,
             index_retry: None,
+            failed: None,
             closing: false,
         })
     }
@@ -98,9 +101,16 @@ impl Writer {
             if self.is_index_due() {
                 self.index_rows();
             }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             if self.closing && self.backlog.is_empty() && self.arrivals.is_empty() {
                 self.index_rows();
-                return Ok(());
+                match self.failed.take() {
+                    Some(error) => return Err(error),
+                    None if self.rows.is_empty() => return Ok(()),
+                    None => {} // something came while rows were entered
+                }
             }
         }
     }
@@ -244,8 +254,12 @@ impl Writer {
             // The rows are in the journal; the next attempt reads them from there.
             return;
         }
-        let result = match &mut self.index {
-            Some(index) if self.index_retry.is_none() => index.commit(rows),
+        let result = match self.index.take() {
+            Some(mut index) if self.index_retry.is_none() => {
+                let committed = index.commit(rows, &mut || self.write_waiting());
+                self.index = Some(index);
+                committed
+            }
             _ => self.reopen_index(),
         };
         self.index_retry = match result {
@@ -257,6 +271,16 @@ impl Writer {
         };
         if let Some(index) = &self.index {
             self.committed.set(index.indexed().lines);
+        }
+    }
+
+    /// Writes what has arrived while rows are being entered: whoever waits for a receipt does not
+    /// wait for the index.
+    fn write_waiting(&mut self) {
+        if self.failed.is_none()
+            && let Some(first) = self.take_waiting()
+        {
+            self.failed = self.write_batch(first).err();
         }
     }
 

@@ -415,8 +415,13 @@ async fn drive(
 ) {
     let (mut up_done, mut down_done, mut aborted) = (false, false, false);
     poll_fn(|cx| {
-        up_done = up_done || upward.as_mut().poll(cx).is_ready();
+        // A client that closes as soon as it has its answer ends nothing that is not over: what
+        // the origin's connection is good for next is not for it to say.
         down_done = down_done || downward.as_mut().poll(cx).is_ready();
+        if state.is_over() {
+            return Poll::Ready(());
+        }
+        up_done = up_done || upward.as_mut().poll(cx).is_ready();
         if state.is_over() {
             return Poll::Ready(());
         }
@@ -533,5 +538,43 @@ impl BothWays {
             }
             (_, None) => failed(Outcome::CutByClient, "the exchange was ended".to_owned(), true),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_leaves_with_its_answer_does_not_end_the_origins_connection() {
+        let state = State::default();
+        *state.sent.borrow_mut() = Some(Ok(()));
+        // Both have happened when the worker looks: the answer is whole, and the client closed.
+        let downward =
+            pin!(async { *state.received.borrow_mut() = Some(Ok(ReceiveEnd::Reusable)) });
+        let upward = pin!(async { state.half_closed.set(true) });
+        let mut driving = pin!(drive(upward, downward, &state, || panic!("nothing is to end")));
+        let polled = driving.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_ready());
+        assert!(!state.half_closed.get(), "whoever reads next finds that the client has closed");
+    }
+
+    #[test]
+    fn an_answer_before_the_request_is_whole_waits_for_the_rest() {
+        let (state, arrived) = (State::default(), Cell::new(false));
+        let downward = pin!(async {
+            *state.received.borrow_mut() = Some(Ok(ReceiveEnd::Reusable));
+        });
+        let upward = pin!(async {
+            poll_fn(|_| if arrived.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+            *state.sent.borrow_mut() = Some(Ok(()));
+        });
+        let mut driving = pin!(drive(upward, downward, &state, || panic!("nothing is to end")));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(driving.as_mut().poll(&mut cx).is_pending());
+        arrived.set(true);
+        assert!(driving.as_mut().poll(&mut cx).is_ready());
     }
 }
