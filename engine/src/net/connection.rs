@@ -42,7 +42,8 @@ pub(super) async fn serve(
     // Without it, a first answer waits 40 ms for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
-    let stream = Stream::new(stream);
+    // Boxed, since it is handed on from one to the next, and each would keep room for it.
+    let stream = Box::new(Stream::new(stream));
     let control = Rc::new(FlowControl::new(run.id, stream.handle().clone()));
     let flow = Flow {
         id: Id::new(),
@@ -60,7 +61,7 @@ pub(super) async fn serve(
             let target = dialled(&flow.run, canonical(local));
             tunnel::open(&flow, target, stream).await;
         }
-        Entrance::Dns => dns_server::serve_tcp(&flow, stream).await,
+        Entrance::Dns => dns_server::serve_tcp(&flow, *stream).await,
     }
     flow.worker.flows.borrow_mut().remove(&flow.id);
 }
@@ -90,12 +91,12 @@ fn by_name(run: &Run, target: Target) -> Target {
 }
 
 /// The client talks to a proxy: CONNECT, or requests in absolute form.
-async fn serve_proxy(flow: &Flow, mut stream: Stream) {
+async fn serve_proxy(flow: &Flow, mut stream: Box<Stream>) {
     let door = Door { target: None, tls: None, refused: None };
     let (target, length) = match peek_connect(flow, &mut stream).await {
         First::Connect(target, length) => (target, length),
         First::Other => return exchanges::serve(flow, &door, &mut stream).await,
-        First::Half => return exchanges::give_up_head(flow, &door, &mut stream).await,
+        First::Half => return Box::pin(exchanges::give_up_head(flow, &door, &mut stream)).await,
         First::Nothing => return,
     };
     stream.reader.consume(length);
@@ -106,7 +107,7 @@ async fn serve_proxy(flow: &Flow, mut stream: Stream) {
             let detail = format!("malformed CONNECT target {authority:?}: HOST:PORT is wanted");
             let refusal = Refusal::of(RefusedBy::BadRequest, &target, detail);
             flow.record_refused(&refusal, None, None).await;
-            exchanges::give(&refusal, None, &mut stream).await;
+            Box::pin(exchanges::give(&refusal, None, &mut stream)).await;
         }
     }
 }
@@ -158,7 +159,7 @@ async fn peek_connect(flow: &Flow, stream: &mut Stream) -> First {
 
 /// Whatever the lists say, the tunnel is opened: what they refuse is told inside, where an agent
 /// reads it. Whatever fields CONNECT carries, `Connection: close` among them, it stays open.
-async fn connect_to(flow: &Flow, target: Target, mut stream: Stream) {
+async fn connect_to(flow: &Flow, target: Target, mut stream: Box<Stream>) {
     const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
     if stream.writer.stage(ESTABLISHED).is_ok() {
         // A client that is gone already is found so by who reads next.

@@ -103,12 +103,14 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    /// What comes before and after the stretch that lasts, a stream of hours perhaps, is boxed:
+    /// its room is not to be held meanwhile.
     async fn run(&mut self, key: Key, down: &mut Stream, mut kept: Option<Upstream>) -> After {
         let mut again = false;
         loop {
             let mut up = match self.connection(&key, kept.take(), again).await {
                 Ok(up) => up,
-                Err(error) => return self.not_connected(error, down).await,
+                Err(error) => return Box::pin(self.not_connected(error, down)).await,
             };
             self.request.observer.address = Some(up.address);
             self.flow.control.set_upstream(Some(up.stream.handle().clone()));
@@ -117,7 +119,7 @@ impl Exchange<'_> {
                 again = true;
                 continue;
             }
-            return self.conclude(both, down, up).await;
+            return Box::pin(self.conclude(both, down, up)).await;
         }
     }
 
@@ -130,7 +132,7 @@ impl Exchange<'_> {
         again: bool,
     ) -> Result<Upstream, DialError> {
         if again {
-            return dial(self.flow, key.clone(), &mut self.times).await;
+            return Box::pin(dial(self.flow, key.clone(), &mut self.times)).await;
         }
         if let Some(mut kept) = kept
             && kept.key == *key
@@ -147,7 +149,7 @@ impl Exchange<'_> {
             pooled.origin = Origin::Pooled;
             return Ok(pooled);
         }
-        dial(self.flow, key.clone(), &mut self.times).await
+        Box::pin(dial(self.flow, key.clone(), &mut self.times)).await
     }
 
     /// Whether the origin closed an idle connection just as it was used, for a request that may

@@ -34,7 +34,7 @@ pub(super) async fn serve(flow: &Flow, door: &Door, down: &mut Stream) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let sni = door.sni().map(HostName::as_str);
-                refuse(flow, &refusal, sni, &head, down).await;
+                Box::pin(refuse(flow, &refusal, sni, &head, down)).await;
                 break;
             }
         };
@@ -73,7 +73,8 @@ fn give_back(flow: &Flow, mut upstream: Upstream) {
     flow.worker.pool.borrow_mut().put(key, upstream);
 }
 
-/// Waits for the next head and reads it; `None` when there is none to serve.
+/// Waits for the next head and reads it; `None` when there is none to serve. What ends the
+/// connection is boxed: its room, a record's, is not to be held while the connection idles.
 async fn next_head(
     flow: &Flow,
     door: &Door,
@@ -88,13 +89,13 @@ async fn next_head(
         match wait_for_data(flow, down, kept).await {
             Waited::Arrived => {}
             Waited::ClientGone if served == 0 => {
-                ended_without_request(flow, door).await;
+                Box::pin(ended_without_request(flow, door)).await;
                 return None;
             }
             Waited::TooLong if served == 0 => {
                 let error = "nothing was asked in time, so the gate closed (idle_seconds)";
                 let ending = Ending::new(Outcome::Complete, Some(error.to_owned()));
-                record_unused(flow, door, None, ending).await;
+                Box::pin(record_unused(flow, door, None, ending)).await;
                 return None;
             }
             Waited::ClientGone | Waited::OriginGone | Waited::TooLong => return None,
@@ -107,7 +108,7 @@ async fn next_head(
     loop {
         let data = down.reader.data();
         if data.starts_with(HTTP2_PREFACE) {
-            refuse_http2(flow, door, down).await;
+            Box::pin(refuse_http2(flow, door, down)).await;
             return None;
         }
         let found =
@@ -116,7 +117,7 @@ async fn next_head(
             Ok(Some((head, length))) => {
                 if !is_within(&head, limits) {
                     let words = words_for_size(length, head.head.field_count(), limits);
-                    broken_head(flow, door, &words, down).await;
+                    Box::pin(broken_head(flow, door, &words, down)).await;
                     return None;
                 }
                 down.reader.consume(length);
@@ -125,7 +126,8 @@ async fn next_head(
             Ok(None) => {
                 let length = down.reader.data().len();
                 if length > limits.head_bytes_max {
-                    broken_head(flow, door, &words_for_size(length, 0, limits), down).await;
+                    Box::pin(broken_head(flow, door, &words_for_size(length, 0, limits), down))
+                        .await;
                     return None;
                 }
                 let next_line = next_line(&mut down.reader, limits.head_bytes_max);
@@ -134,17 +136,17 @@ async fn next_head(
                     Some(false) => {
                         let error = "the client went away in mid-head".to_owned();
                         let ending = Ending::new(Outcome::CutByClient, Some(error));
-                        record_unused(flow, door, None, ending).await;
+                        Box::pin(record_unused(flow, door, None, ending)).await;
                         return None;
                     }
                     None => {
-                        give_up_head(flow, door, down).await;
+                        Box::pin(give_up_head(flow, door, down)).await;
                         return None;
                     }
                 }
             }
             Err(error) => {
-                broken_head(flow, door, &error.to_string(), down).await;
+                Box::pin(broken_head(flow, door, &error.to_string(), down)).await;
                 return None;
             }
         }

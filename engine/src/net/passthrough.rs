@@ -18,7 +18,7 @@ use crate::policy::Verdict;
 use crate::proto::client_hello::{ClientHello, Sniffed, sniff};
 
 /// Serves a connection whose target is to pass unread, unless its hello says otherwise.
-pub(super) async fn open(flow: &Flow, target: Target, mut down: Stream) {
+pub(super) async fn open(flow: &Flow, target: Target, mut down: Box<Stream>) {
     // While this is under way the hello arrives, so that looking at it costs no time.
     let mut times = DialTimes::default();
     let route = flow.run.route(&target, Form::Tls);
@@ -126,7 +126,7 @@ async fn not_connected(
     target: &Target,
     route: &Route,
     error: DialError,
-    mut down: Stream,
+    mut down: Box<Stream>,
 ) {
     let mut end = TunnelEnd::passed(target);
     end.via = route.via();

@@ -19,7 +19,7 @@ use crate::policy::Verdict;
 use crate::proto::client_hello::{ClientHello, Sniffed, sniff};
 
 /// Serves a connection for `target`.
-pub(super) async fn open(flow: &Flow, target: Target, mut down: Stream) {
+pub(super) async fn open(flow: &Flow, target: Target, mut down: Box<Stream>) {
     let (verdict, _) = Aliases::new(&target).ask(flow);
     if verdict == Verdict::PassThrough {
         return Box::pin(passthrough::open(flow, target, down)).await;
@@ -29,18 +29,19 @@ pub(super) async fn open(flow: &Flow, target: Target, mut down: Stream) {
     let sniffed = flow.control.alarm.until(due, first_bytes(&mut down, &begun)).await;
     match sniffed {
         Some(Sniffed::Hello(hello)) => intercept(flow, target, &hello, down, due).await,
-        Some(Sniffed::Malformed) => refuse_malformed(flow, target, down).await,
+        Some(Sniffed::Malformed) => Box::pin(refuse_malformed(flow, target, down)).await,
         Some(Sniffed::Other) if looks_like_http(down.reader.data()) => {
             exchanges::serve(flow, &in_clear(flow, target), &mut down).await;
         }
-        Some(Sniffed::Other) => refuse_unknown(flow, target, down).await,
+        Some(Sniffed::Other) => Box::pin(refuse_unknown(flow, target, down)).await,
         Some(Sniffed::Partial) => {
-            unused(flow, target, Outcome::Complete, "closed before anything was asked").await;
+            Box::pin(unused(flow, target, Outcome::Complete, "closed before anything was asked"))
+                .await;
         }
         None if begun.get() => half_said(flow, target, true).await,
         None => {
             let why = "nothing was sent in time (handshake_seconds)";
-            unused(flow, target, Outcome::Complete, why).await;
+            Box::pin(unused(flow, target, Outcome::Complete, why)).await;
         }
     }
 }
@@ -91,7 +92,7 @@ async fn unused(flow: &Flow, target: Target, outcome: Outcome, why: &str) {
 }
 
 /// What is neither TLS nor HTTP cannot be read, and what cannot be read does not pass.
-async fn refuse_unknown(flow: &Flow, target: Target, down: Stream) {
+async fn refuse_unknown(flow: &Flow, target: Target, down: Box<Stream>) {
     let detail = format!(
         "neither TLS nor HTTP, so it cannot be recorded; add a line \"{}\" to passthrough.txt to \
          let it pass unread",
@@ -102,7 +103,7 @@ async fn refuse_unknown(flow: &Flow, target: Target, down: Stream) {
 }
 
 /// A client hello that is none: nobody can tell whom it is for.
-pub(super) async fn refuse_malformed(flow: &Flow, target: Target, down: Stream) {
+pub(super) async fn refuse_malformed(flow: &Flow, target: Target, down: Box<Stream>) {
     let detail = "it begins like TLS, but its client hello is malformed".to_owned();
     let otherwise = Refusal::of(RefusedBy::UnknownProtocol, &target, detail);
     refuse_unspoken(flow, target, otherwise, Alert::DecodeError, down).await;
@@ -115,7 +116,7 @@ async fn refuse_unspoken(
     target: Target,
     otherwise: Refusal,
     description: Alert,
-    mut down: Stream,
+    mut down: Box<Stream>,
 ) {
     let by_list = Aliases::new(&target).refusal(flow);
     let description = if by_list.is_some() { Alert::AccessDenied } else { description };
@@ -135,7 +136,7 @@ pub(super) async fn intercept(
     flow: &Flow,
     target: Target,
     hello: &ClientHello,
-    mut down: Stream,
+    mut down: Box<Stream>,
     due: Instant,
 ) {
     let sni = hello.sni.as_deref().and_then(|name| HostName::parse(name).ok());
@@ -157,8 +158,8 @@ pub(super) async fn intercept(
             let mut ending = Ending::new(Outcome::ClientTlsFailed, None);
             ending.flags = flags;
             describe(&error, hello, &door, &mut ending);
-            exchanges::record_unused(flow, &door, hello.sni.as_deref(), ending).await;
-            linger(&mut down).await;
+            Box::pin(exchanges::record_unused(flow, &door, hello.sni.as_deref(), ending)).await;
+            Box::pin(linger(&mut down)).await;
         }
     }
 }
