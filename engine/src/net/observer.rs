@@ -17,6 +17,40 @@ use super::flow::{Flow, micros};
 use super::upstream::DialTimes;
 use crate::inspect::Inspector;
 
+/// A body as its protocol tells it, of either direction: kept, and read beside that.
+pub(super) struct BodyObserver {
+    capture: Capture,
+    beside: Beside,
+}
+
+impl BodyObserver {
+    fn new(capture: Capture, inspector: Option<Box<Inspector>>) -> Self {
+        Self { capture, beside: Beside::new(inspector) }
+    }
+
+    /// How long the body will be, where the head says so.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        self.capture.expect(bytes);
+    }
+
+    /// The next piece of the body, transfer coding removed.
+    pub(super) fn piece(&mut self, content: &[u8]) {
+        self.capture.push(content);
+        self.beside.piece(content);
+    }
+
+    /// Makes room after pieces; waits while the recorder is busy, or too much is to be decoded.
+    pub(super) async fn keep_up(&mut self) -> Result<(), Stopped> {
+        self.beside.keep_up().await;
+        if self.capture.is_full() { self.capture.spill().await } else { Ok(()) }
+    }
+
+    /// Waits for more to arrive, reading what has passed in the meantime.
+    pub(super) async fn while_waiting<T>(&mut self, arrival: impl Future<Output = T>) -> T {
+        self.beside.while_waiting(arrival).await
+    }
+}
+
 /// What is told of a request.
 pub(super) struct RequestObserver<'a> {
     /// The exchange's id.
@@ -36,8 +70,8 @@ pub(super) struct RequestObserver<'a> {
     at: Timestamp,
     head: record::RequestHead<'a>,
     trailers: Vec<record::Field<'static>>,
-    capture: Capture,
-    beside: Beside,
+    /// Who is told its body.
+    pub(super) body: BodyObserver,
     decoded: Option<record::Decoded>,
     recorded: bool,
 }
@@ -65,33 +99,10 @@ impl<'a> RequestObserver<'a> {
             at: begun.0,
             head,
             trailers: Vec::new(),
-            capture: flow.worker.capture(),
-            beside: Beside::new(inspector),
+            body: BodyObserver::new(flow.worker.capture(), inspector),
             decoded: None,
             recorded: false,
         }
-    }
-
-    /// How long the body will be, where the head says so.
-    pub(super) fn expect(&mut self, bytes: u64) {
-        self.capture.expect(bytes);
-    }
-
-    /// The next piece of the body, transfer coding removed.
-    pub(super) fn piece(&mut self, content: &[u8]) {
-        self.capture.push(content);
-        self.beside.piece(content);
-    }
-
-    /// Makes room after pieces; waits while the recorder is busy, or too much is to be decoded.
-    pub(super) async fn keep_up(&mut self) -> Result<(), Stopped> {
-        self.beside.keep_up().await;
-        if self.capture.is_full() { self.capture.spill().await } else { Ok(()) }
-    }
-
-    /// Waits for more to arrive, reading what has passed in the meantime.
-    pub(super) async fn while_waiting<T>(&mut self, arrival: impl Future<Output = T>) -> T {
-        self.beside.while_waiting(arrival).await
     }
 
     /// The trailer fields.
@@ -104,11 +115,11 @@ impl<'a> RequestObserver<'a> {
         if self.recorded {
             return Ok(());
         }
-        if let Some(summary) = self.beside.finish().await {
+        if let Some(summary) = self.body.beside.finish().await {
             self.decoded = summary.decoded;
         }
-        self.capture.settle().await?;
-        let bytes = head_bytes(&self.head) + self.capture.memory_bytes();
+        self.body.capture.settle().await?;
+        let bytes = head_bytes(&self.head) + self.body.capture.memory_bytes();
         let permit = self.flow.worker.recorder.reserve(bytes).await?;
         self.flow.run.count_exchange();
         let receipt = permit.record_with_receipt(&self.record(complete));
@@ -141,7 +152,7 @@ impl<'a> RequestObserver<'a> {
             via: self.via.take().map(Into::into),
             tls: self.door.record_tls(),
             head: std::mem::replace(&mut self.head, none),
-            body: record::Body { decoded: self.decoded.take(), ..self.capture.body() },
+            body: record::Body { decoded: self.decoded.take(), ..self.body.capture.body() },
             trailers: std::mem::take(&mut self.trailers),
             complete,
             flags: self.flags.clone(),
@@ -158,8 +169,8 @@ fn head_bytes(head: &record::RequestHead<'_>) -> usize {
 
 /// What is told of a response.
 pub(super) struct ResponseObserver {
-    capture: Capture,
-    beside: Beside,
+    /// Who is told its body.
+    pub(super) body: BodyObserver,
     first_byte: Option<Instant>,
 }
 
@@ -187,7 +198,7 @@ pub(super) struct ResponseEnd<'a> {
 
 impl ResponseObserver {
     pub(super) fn new(capture: Capture) -> Self {
-        Self { capture, beside: Beside::new(None), first_byte: None }
+        Self { body: BodyObserver::new(capture, None), first_byte: None }
     }
 
     /// Something of it has arrived.
@@ -202,29 +213,7 @@ impl ResponseObserver {
 
     /// The fields of the final head, by name and value.
     pub(super) fn head<'a>(&mut self, fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone) {
-        self.beside = Beside::new(Inspector::of_response(fields));
-    }
-
-    /// How long the body will be, where the head says so.
-    pub(super) fn expect(&mut self, bytes: u64) {
-        self.capture.expect(bytes);
-    }
-
-    /// The next piece of the body, transfer coding removed.
-    pub(super) fn piece(&mut self, content: &[u8]) {
-        self.capture.push(content);
-        self.beside.piece(content);
-    }
-
-    /// Makes room after pieces; waits while the recorder is busy, or too much is to be decoded.
-    pub(super) async fn keep_up(&mut self) -> Result<(), Stopped> {
-        self.beside.keep_up().await;
-        if self.capture.is_full() { self.capture.spill().await } else { Ok(()) }
-    }
-
-    /// Waits for more to arrive, reading what has passed in the meantime.
-    pub(super) async fn while_waiting<T>(&mut self, arrival: impl Future<Output = T>) -> T {
-        self.beside.while_waiting(arrival).await
+        self.body.beside = Beside::new(Inspector::of_response(fields));
     }
 
     /// The exchange is over, well or not. Writes its record, if need be when recording works
@@ -232,8 +221,8 @@ impl ResponseObserver {
     pub(super) async fn end(&mut self, request: &RequestObserver<'_>, end: ResponseEnd<'_>) {
         let flow = request.flow;
         let total_us = micros(request.started.elapsed());
-        let summary = self.beside.finish().await.unwrap_or_default();
-        while self.capture.settle().await.is_err() {
+        let summary = self.body.beside.finish().await.unwrap_or_default();
+        while self.body.capture.settle().await.is_err() {
             if !flow.worker.wait_for_recording().await {
                 return;
             }
@@ -257,7 +246,7 @@ impl ResponseObserver {
             head: end.head,
             body: match end.by_gate {
                 Some(bytes) => whole_body(bytes),
-                None => record::Body { decoded: summary.decoded, ..self.capture.body() },
+                None => record::Body { decoded: summary.decoded, ..self.body.capture.body() },
             },
             trailers: end.trailers,
             events: summary.events.filter(|_| end.by_gate.is_none()),

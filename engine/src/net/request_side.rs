@@ -54,7 +54,7 @@ impl<'a> RequestSide<'a> {
         let mut observer = RequestObserver::new(flow, door, target, head.record(), begun);
         observer.flags = flags.to_vec();
         if let Framing::Length(length) = framing {
-            observer.expect(length);
+            observer.body.expect(length);
         }
         Self {
             head,
@@ -96,7 +96,7 @@ impl<'a> RequestSide<'a> {
             if self.body.is_done() {
                 self.end().await.map_err(SendError::Stopped)?;
             } else {
-                self.observer.keep_up().await.map_err(SendError::Stopped)?;
+                self.observer.body.keep_up().await.map_err(SendError::Stopped)?;
             }
             for piece in self.body.forwarded(&reader.data()[..length]) {
                 writer.stage(piece).map_err(|_| SendError::Origin)?;
@@ -124,7 +124,7 @@ impl<'a> RequestSide<'a> {
                 }
                 let length = self.read(reader)?;
                 reader.consume(length);
-                self.observer.keep_up().await.map_err(SendError::Stopped)?;
+                self.observer.body.keep_up().await.map_err(SendError::Stopped)?;
             }
             Ok::<(), SendError>(())
         };
@@ -146,7 +146,7 @@ impl<'a> RequestSide<'a> {
 
     async fn arrive(&mut self, reader: &mut Reader) -> Result<(), SendError> {
         let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "closed in mid-request");
-        match self.observer.while_waiting(reader.fill()).await {
+        match self.observer.body.while_waiting(reader.fill()).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(SendError::ClientGone(gone())),
             Err(e) => Err(SendError::ClientGone(e)),
@@ -155,7 +155,7 @@ impl<'a> RequestSide<'a> {
 
     fn read(&mut self, reader: &Reader) -> Result<usize, SendError> {
         let Self { body, observer, .. } = self;
-        body.read(reader.data(), |content| observer.piece(content))
+        body.read(reader.data(), |content| observer.body.piece(content))
             .map_err(|e| SendError::ClientBroken(e.to_string()))
     }
 }

@@ -154,7 +154,7 @@ impl ResponseSide {
         writer: &mut Writer,
     ) -> Result<ReceiveEnd, ReceiveError> {
         if let Framing::Length(length) = framing {
-            self.observer.expect(length);
+            self.observer.body.expect(length);
         }
         let mut body = BodyReader::of_response(framing);
         self.ends_with_connection = body.ends_with_connection();
@@ -171,7 +171,7 @@ impl ResponseSide {
                 }
             }
             let observer = &mut self.observer;
-            let length = match body.read(reader.data(), |content| observer.piece(content)) {
+            let length = match body.read(reader.data(), |content| observer.body.piece(content)) {
                 Ok(length) => length,
                 Err(error) => {
                     // What was good before it is the client's; one that is gone misses it.
@@ -198,11 +198,11 @@ impl ResponseSide {
     }
 
     async fn keep_up(&mut self) -> Result<(), ReceiveError> {
-        self.observer.keep_up().await.map_err(ReceiveError::Stopped)
+        self.observer.body.keep_up().await.map_err(ReceiveError::Stopped)
     }
 
     async fn arrive(&mut self, reader: &mut Reader, place: &str) -> Result<(), ReceiveError> {
-        match self.observer.while_waiting(reader.fill()).await {
+        match self.observer.body.while_waiting(reader.fill()).await {
             Ok(true) => Ok(()),
             Ok(false) => {
                 Err(ReceiveError::OriginGone(format!("the origin closed the connection {place}")))
@@ -220,7 +220,7 @@ impl ResponseSide {
     }
 
     async fn more_until_close(&mut self, reader: &mut Reader) -> Result<bool, ReceiveError> {
-        self.observer.while_waiting(reader.fill()).await.map_err(|e| {
+        self.observer.body.while_waiting(reader.fill()).await.map_err(|e| {
             ReceiveError::OriginGone(format!(
                 "the connection to the origin failed in mid-body: {e}"
             ))
